@@ -1,0 +1,140 @@
+//! The result file: what `<id>.result.json` says, and how it is written.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Cause, Outcome};
+
+/// What became of one piece of work, committed beside its action.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "consign result file")]
+pub struct ResultFile {
+    /// The action's id; the job id for work that had none.
+    pub id: String,
+    /// The ULID of this piece of work.
+    pub job_id: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why it ended so.
+    pub cause: Cause,
+    /// One plain sentence with the evidence.
+    pub message: String,
+    /// The task's own exit code; where it gave none, 124 timed out, 125 rejected, lost or not
+    /// startable, 130 cancelled.
+    pub exit_code: i64,
+    /// When it ended, RFC 3339; the same as `finished_at`.
+    #[schemars(with = "String")]
+    pub timestamp: Timestamp,
+    /// The end of what the task printed: valid UTF-8, cut at a line.
+    pub logs: String,
+    /// Whether `logs` is all of it.
+    pub log_status: LogStatus,
+    /// When consign first saw it.
+    #[schemars(with = "String")]
+    pub submitted_at: Timestamp,
+    /// When Nomad accepted the last attempt.
+    #[schemars(with = "Option<String>")]
+    pub dispatched_at: Option<Timestamp>,
+    /// When the last attempt's task started.
+    #[schemars(with = "Option<String>")]
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    #[schemars(with = "String")]
+    pub finished_at: Timestamp,
+    /// The commit that action and formula were read at.
+    pub revision: Option<String>,
+    /// The rule, and where a rule asks for one the person, that approved it.
+    pub approved_by: Option<String>,
+    /// The names of the secrets that it could read.
+    pub secrets: Vec<String>,
+    /// Every attempt, the last one last.
+    pub attempts: Vec<Attempt>,
+    /// The steps of the last attempt that ran, in order.
+    pub steps: Vec<StepResult>,
+    /// What was kept of its files.
+    pub artifacts: Vec<Artifact>,
+    /// What it used, where Nomad says so.
+    pub usage: Option<Usage>,
+}
+
+/// Whether a log excerpt is all there was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogStatus {
+    /// All that the task printed.
+    Complete,
+    /// The end of what the task printed.
+    Truncated,
+    /// Nomad no longer had it, or the task never ran.
+    Lost,
+}
+
+/// One attempt to run the job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Attempt {
+    /// The attempt's ULID.
+    pub dispatch_id: String,
+    /// The id of the child that Nomad made.
+    pub nomad_job_id: Option<String>,
+    /// The allocation that the launch gate was opened for.
+    pub allocation_id: Option<String>,
+    /// The name of the node that it was placed on.
+    pub node: Option<String>,
+    /// The task's own exit code.
+    pub exit_code: Option<i64>,
+    /// Why the attempt ended.
+    pub cause: Option<Cause>,
+    /// When Nomad accepted it.
+    #[schemars(with = "Option<String>")]
+    pub dispatched_at: Option<Timestamp>,
+    /// When its task started.
+    #[schemars(with = "Option<String>")]
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    #[schemars(with = "Option<String>")]
+    pub finished_at: Option<Timestamp>,
+}
+
+/// How one step ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StepResult {
+    /// The step's name.
+    pub name: String,
+    /// The step's exit code; 124 where its timeout ended it.
+    pub exit_code: i64,
+    /// How long it ran, all its tries together.
+    pub seconds: f64,
+}
+
+/// One kept file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Artifact {
+    /// Its path, relative to the task's working directory.
+    pub name: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The SHA-256 of its content, in hexadecimal.
+    pub sha256: String,
+    /// Where it can be had.
+    pub url: Option<String>,
+}
+
+/// What the task used.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Usage {
+    /// The most memory that it held, in bytes.
+    pub peak_memory: Option<u64>,
+    /// CPU time in seconds.
+    pub cpu_seconds: Option<f64>,
+}
+
+impl ResultFile {
+    /// The file's content: indented JSON with a newline at its end.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+}
