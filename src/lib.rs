@@ -4,8 +4,12 @@
 //! `docs/architecture.md` names what flows where.
 
 pub mod action;
+pub mod approval;
+pub mod config;
 pub mod diagnostic;
 pub mod duration;
 pub mod formula;
 pub mod ids;
+pub mod nomad;
 pub mod outcome;
+pub mod retry;

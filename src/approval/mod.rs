@@ -1,0 +1,237 @@
+//! Whether an action may run: a pure decision over the approval rules.
+//!
+//! A rule is data from the agent's own configuration, never from the ops repo. What a rule asks for
+//! and this version cannot check makes an action wait; nothing is approved by accident.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::action::{Action, BlastRadius};
+
+/// What must be true of an action before it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Requirement {
+    /// It is on the branch.
+    Merged,
+    /// The commit that gave it its content is signed by an allowed key.
+    Signed,
+    /// Its pull request was approved by a named role.
+    Review,
+}
+
+/// One approval rule: which actions it is for, and what it says of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rule {
+    /// The formula; `*` stands for any text.
+    pub formula: Option<String>,
+    /// One of the secrets; `*` stands for any text.
+    pub secret: Option<String>,
+    /// One of the mounts; `*` stands for any text.
+    pub mount: Option<String>,
+    /// The tier that the action has, instead of its own.
+    pub blast_radius: Option<BlastRadius>,
+    /// What it needs, instead of what its tier needs.
+    pub require: Option<Requirement>,
+}
+
+/// All that decides: what each tier needs, and the rules over it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    /// What a low blast radius needs.
+    pub low: Requirement,
+    /// What a medium one needs.
+    pub medium: Requirement,
+    /// What a high one needs.
+    pub high: Requirement,
+    /// The rules, in order; the last that matches and says something decides.
+    pub rules: Vec<Rule>,
+}
+
+/// The decision about one action.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// It may run.
+    Approved {
+        /// The rule that says so, in words.
+        by: String,
+    },
+    /// It may not run yet.
+    Waiting {
+        /// What it waits for, in words.
+        reason: String,
+    },
+}
+
+/// Decides about an action that is on the branch.
+#[must_use]
+pub fn decide(action: &Action, rules: &Rules) -> Decision {
+    let (tier, requirement) = rules.classify(action);
+    let tier = match tier {
+        BlastRadius::Low => "low",
+        BlastRadius::Medium => "medium",
+        BlastRadius::High => "high",
+    };
+    match requirement {
+        Requirement::Merged => Decision::Approved { by: format!("merged ({tier} blast radius)") },
+        Requirement::Signed => Decision::Waiting {
+            reason: format!(
+                "a {tier} blast radius needs a signed commit, which this version of consign cannot check yet"
+            ),
+        },
+        Requirement::Review => Decision::Waiting {
+            reason: format!(
+                "a {tier} blast radius needs a reviewed pull request, which this version of consign cannot check yet"
+            ),
+        },
+    }
+}
+
+impl Rules {
+    /// The tier that an action is in, and what it needs.
+    ///
+    /// A missing blast radius is high; an action that names a secret is at least medium. Only a
+    /// rule lowers either.
+    #[must_use]
+    pub fn classify(&self, action: &Action) -> (BlastRadius, Requirement) {
+        let own = action.blast_radius.unwrap_or(BlastRadius::High);
+        let floor = if action.secrets.is_empty() { BlastRadius::Low } else { BlastRadius::Medium };
+        let matching = || self.rules.iter().filter(|rule| rule.matches(action));
+        let tier =
+            matching().filter_map(|rule| rule.blast_radius).next_back().unwrap_or_else(|| own.max(floor));
+        let of_tier = match tier {
+            BlastRadius::Low => self.low,
+            BlastRadius::Medium => self.medium,
+            BlastRadius::High => self.high,
+        };
+        (tier, matching().filter_map(|rule| rule.require).next_back().unwrap_or(of_tier))
+    }
+}
+
+impl Rule {
+    /// Whether every pattern that the rule gives fits the action.
+    #[must_use]
+    pub fn matches(&self, action: &Action) -> bool {
+        let formula = self.formula.as_deref().is_none_or(|pattern| fits(pattern, action.formula.as_str()));
+        let secret = self
+            .secret
+            .as_deref()
+            .is_none_or(|pattern| action.secrets.iter().any(|name| fits(pattern, name.as_str())));
+        let mount = self
+            .mount
+            .as_deref()
+            .is_none_or(|pattern| action.mounts.iter().any(|alias| fits(pattern, alias)));
+        formula && secret && mount
+    }
+}
+
+/// Whether `text` is `pattern`, in which `*` stands for any text.
+fn fits(pattern: &str, text: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else { return pattern == text };
+    let Some(mut left) = text.strip_prefix(start) else { return false };
+    let mut parts: Vec<&str> = rest.split('*').collect();
+    let end = parts.pop().unwrap_or_default();
+    for part in parts {
+        let Some(at) = left.find(part) else { return false };
+        left = &left[at + part.len()..];
+    }
+    left.ends_with(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{ActionId, FormulaName, SecretName};
+
+    fn rules(extra: Vec<Rule>) -> Rules {
+        Rules {
+            low: Requirement::Merged,
+            medium: Requirement::Signed,
+            high: Requirement::Review,
+            rules: extra,
+        }
+    }
+
+    fn action(blast_radius: Option<BlastRadius>, secrets: &[&str]) -> Action {
+        Action {
+            id: ActionId::parse("a").unwrap(),
+            formula: FormulaName::parse("deploy-web").unwrap(),
+            context: "why".to_owned(),
+            secrets: secrets.iter().map(|name| SecretName::parse(name).unwrap()).collect(),
+            args: std::collections::BTreeMap::default(),
+            job: None,
+            mounts: vec!["ssh".to_owned()],
+            model: None,
+            tools: vec![],
+            timeout: None,
+            dispatch_mode: None,
+            blast_radius,
+            resources: None,
+            constraints: vec![],
+            priority: 50,
+            retry: None,
+            concurrency: None,
+            after: vec![],
+            not_before: None,
+            env: std::collections::BTreeMap::default(),
+            artifacts: vec![],
+            notify: vec![],
+            mask: true,
+        }
+    }
+
+    #[test]
+    fn missing_is_high_and_a_secret_is_at_least_medium() {
+        let plain = rules(vec![]);
+        assert_eq!(plain.classify(&action(None, &[])).0, BlastRadius::High);
+        assert_eq!(plain.classify(&action(Some(BlastRadius::Low), &[])).0, BlastRadius::Low);
+        assert_eq!(plain.classify(&action(Some(BlastRadius::Low), &["A"])).0, BlastRadius::Medium);
+        assert_eq!(plain.classify(&action(Some(BlastRadius::High), &["A"])).0, BlastRadius::High);
+    }
+
+    #[test]
+    fn the_last_rule_that_matches_decides() {
+        let by = |rule: Rule| rules(vec![rule]).classify(&action(Some(BlastRadius::Low), &["PROD_KEY"]));
+        let raised = Rule {
+            secret: Some("PROD_*".to_owned()),
+            blast_radius: Some(BlastRadius::High),
+            ..Rule::default()
+        };
+        assert_eq!(by(raised), (BlastRadius::High, Requirement::Review));
+        let lowered = Rule {
+            formula: Some("deploy-*".to_owned()),
+            blast_radius: Some(BlastRadius::Low),
+            ..Rule::default()
+        };
+        assert_eq!(by(lowered), (BlastRadius::Low, Requirement::Merged));
+        let elsewhere =
+            Rule { mount: Some("gpg".to_owned()), require: Some(Requirement::Merged), ..Rule::default() };
+        assert_eq!(by(elsewhere), (BlastRadius::Medium, Requirement::Signed));
+    }
+
+    #[test]
+    fn what_cannot_be_checked_waits_and_says_so() {
+        let decision = decide(&action(None, &[]), &rules(vec![]));
+        let Decision::Waiting { reason } = decision else { panic!("approved by accident") };
+        assert!(reason.contains("cannot check yet"), "{reason}");
+        assert!(matches!(
+            decide(&action(Some(BlastRadius::Low), &[]), &rules(vec![])),
+            Decision::Approved { .. }
+        ));
+    }
+
+    #[test]
+    fn stars_stand_for_any_text() {
+        for (pattern, text, expected) in [
+            ("*", "", true),
+            ("a*c", "abc", true),
+            ("a*c", "ab", false),
+            ("*b*", "abc", true),
+            ("a*a", "a", false),
+            ("plain", "plain", true),
+        ] {
+            assert_eq!(fits(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+}

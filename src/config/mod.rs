@@ -1,0 +1,391 @@
+//! The agent's configuration: defaults, then `consign.toml`, then the environment.
+//!
+//! [`Config`] is what was written with every default filled in. Unknown keys are refused, because
+//! a misspelt limit is a limit that does not hold.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use bytesize::ByteSize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use crate::{
+    approval::{Requirement, Rule},
+    diagnostic::Diagnostic,
+    duration::Span,
+    ids::SecretName,
+};
+
+/// The default configuration, with a comment for every key.
+pub const DEFAULT: &str = include_str!("default.toml");
+
+/// Where `consign.toml` is looked for when none is named, in this order.
+pub const PLACES: [&str; 2] = ["consign.toml", "/etc/consign/consign.toml"];
+
+/// The whole configuration.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "consign configuration")]
+#[expect(missing_docs, reason = "each section is described in default.toml")]
+pub struct Config {
+    pub ops: Ops,
+    pub nomad: Nomad,
+    pub vault: Vault,
+    pub approval: Approval,
+    pub limits: Limits,
+    pub adopt: Adopt,
+    pub server: Server,
+    pub store: Store,
+    pub results: Results,
+}
+
+/// The ops repo.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in default.toml")]
+pub struct Ops {
+    pub repo: String,
+    pub branch: String,
+    pub actions: String,
+    pub formulas: String,
+    #[schemars(with = "String")]
+    pub poll: Span,
+    pub hook_secret_file: PathBuf,
+    pub author_name: String,
+    pub author_email: String,
+}
+
+/// How Nomad is reached, and what base jobs run under.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in default.toml")]
+pub struct Nomad {
+    pub addr: String,
+    pub token_file: PathBuf,
+    pub namespace: String,
+    pub region: String,
+    pub ca_cert: PathBuf,
+    pub jobs: PathBuf,
+    pub driver: Driver,
+    pub image: String,
+    #[schemars(with = "String")]
+    pub lost_after: Span,
+}
+
+/// A Nomad task driver that the base jobs are written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "Nomad's own names")]
+pub enum Driver {
+    Docker,
+    Exec,
+    RawExec,
+}
+
+impl Driver {
+    /// Nomad's name for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Exec => "exec",
+            Self::RawExec => "raw_exec",
+        }
+    }
+}
+
+/// How Vault is reached, and where things are in it.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in default.toml")]
+pub struct Vault {
+    pub addr: String,
+    pub token_file: PathBuf,
+    pub namespace: String,
+    pub ca_cert: PathBuf,
+    pub auth_path: String,
+    pub role: String,
+    pub audience: String,
+    pub jwks_url: String,
+    pub kv: String,
+    pub prefix: String,
+    pub bots: String,
+    pub gate: String,
+}
+
+/// What actions need before they run.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in default.toml")]
+pub struct Approval {
+    pub low: Requirement,
+    pub medium: Requirement,
+    pub high: Requirement,
+    pub api: Requirement,
+    #[serde(default)]
+    pub rule: Vec<Rule>,
+}
+
+/// How much is launched at a time, and how long it may wait.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in default.toml")]
+pub struct Limits {
+    pub running: usize,
+    #[schemars(with = "String")]
+    pub placement: Span,
+}
+
+/// Which children dispatched by hand are taken over.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in default.toml")]
+pub struct Adopt {
+    pub enabled: bool,
+    #[schemars(with = "Vec<String>")]
+    pub secrets: Vec<SecretName>,
+}
+
+/// The agent's HTTP server.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in default.toml")]
+pub struct Server {
+    #[schemars(with = "String")]
+    pub listen: SocketAddr,
+}
+
+/// The agent's own folder.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in default.toml")]
+pub struct Store {
+    pub path: PathBuf,
+}
+
+/// What goes into result files, and how they are committed.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in default.toml")]
+pub struct Results {
+    #[schemars(with = "String")]
+    pub log_tail: ByteSize,
+    #[schemars(with = "String")]
+    pub push_interval: Span,
+    pub branch: String,
+    pub signing_key: PathBuf,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file, or an environment variable over it, does not make sense.
+    #[error("{rendered}")]
+    Invalid {
+        /// The message with file, line, column and caret.
+        rendered: String,
+    },
+    /// The embedded defaults do not parse; a test rules it out.
+    #[error("the built-in defaults do not parse")]
+    Default(#[source] Box<toml::de::Error>),
+}
+
+/// The environment variables that mean here what they mean to Nomad's and Vault's own programs.
+const WELL_KNOWN: [(&str, &str, &str); 7] = [
+    ("NOMAD_ADDR", "nomad", "addr"),
+    ("NOMAD_NAMESPACE", "nomad", "namespace"),
+    ("NOMAD_REGION", "nomad", "region"),
+    ("NOMAD_CACERT", "nomad", "ca_cert"),
+    ("VAULT_ADDR", "vault", "addr"),
+    ("VAULT_NAMESPACE", "vault", "namespace"),
+    ("VAULT_CACERT", "vault", "ca_cert"),
+];
+
+/// A copy of the environment, so that reading a configuration is a function of its inputs.
+pub type Environment = BTreeMap<String, String>;
+
+/// Finds and reads the configuration: `path`, or the first of [`PLACES`] that exists, or the
+/// defaults alone.
+pub fn load(path: Option<&Path>, environment: &Environment) -> Result<Config, Error> {
+    let found =
+        path.map(Path::to_path_buf).or_else(|| PLACES.iter().map(PathBuf::from).find(|place| place.exists()));
+    let (name, text) = match found {
+        Some(path) => {
+            let text = std::fs::read_to_string(&path)
+                .map_err(|source| Error::Read { path: path.clone(), source })?;
+            (path.display().to_string(), text)
+        }
+        None => ("consign.toml".to_owned(), String::new()),
+    };
+    read(&name, &text, environment)
+}
+
+/// Reads a configuration from the text of a file called `name`, with `environment` over it.
+pub fn read(name: &str, text: &str, environment: &Environment) -> Result<Config, Error> {
+    let defaults = DeTable::parse(DEFAULT).map_err(|error| Error::Default(Box::new(error)))?;
+    let (mut written, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        return Err(invalid(name, text, &errors));
+    }
+    for (variable, section, key, value) in overrides(&defaults, environment) {
+        set(&mut written, &section, &key, value).map_err(|()| Error::Invalid {
+            rendered: format!("{variable} cannot be set: `{section}` in {name} is not a table"),
+        })?;
+    }
+    fill(written.get_mut(), defaults.get_ref());
+    let root_span = 0..text.len();
+    let root = Spanned::new(root_span, written.into_inner());
+    Config::deserialize(toml::de::Deserializer::from(root)).map_err(|error| invalid(name, text, &[error]))
+}
+
+fn invalid(name: &str, text: &str, errors: &[toml::de::Error]) -> Error {
+    let rendered: Vec<String> = errors
+        .iter()
+        .map(|error| {
+            let span = error.span().unwrap_or(0..0);
+            Diagnostic::new(error.message(), span).render(name, text, false)
+        })
+        .collect();
+    Error::Invalid { rendered: rendered.join("\n\n") }
+}
+
+/// The values that the environment sets: variable, section, key, value.
+fn overrides<'text>(
+    defaults: &Spanned<DeTable<'_>>,
+    environment: &'text Environment,
+) -> Vec<(String, String, String, DeValue<'text>)> {
+    let mut found = Vec::new();
+    for (section, table) in defaults.get_ref() {
+        let DeValue::Table(table) = table.get_ref() else { continue };
+        for (key, default) in table {
+            let section = section.get_ref().to_string();
+            let key = key.get_ref().to_string();
+            let own = format!("CONSIGN_{}_{}", section.to_uppercase(), key.to_uppercase());
+            let well_known = WELL_KNOWN.iter().find(|(_, at, named)| *at == section && *named == key);
+            let names = well_known.map(|(name, ..)| (*name).to_owned()).into_iter().chain([own]);
+            let set = names
+                .filter_map(|name| Some((name.clone(), environment.get(&name)?)))
+                .find(|(_, value)| !value.is_empty());
+            let Some((variable, text)) = set else { continue };
+            let value = match default.get_ref() {
+                DeValue::String(_) => DeValue::String(text.as_str().into()),
+                _ => DeValue::parse(text)
+                    .map_or_else(|_| DeValue::String(text.as_str().into()), Spanned::into_inner),
+            };
+            found.push((variable, section, key, value));
+        }
+    }
+    found
+}
+
+fn set<'text>(
+    root: &mut Spanned<DeTable<'text>>,
+    section: &str,
+    key: &str,
+    value: DeValue<'text>,
+) -> Result<(), ()> {
+    let name = Spanned::new(0..0, section.to_owned().into());
+    let table =
+        root.get_mut().entry(name).or_insert_with(|| Spanned::new(0..0, DeValue::Table(DeTable::new())));
+    let DeValue::Table(table) = table.get_mut() else { return Err(()) };
+    table.insert(Spanned::new(0..0, key.to_owned().into()), Spanned::new(0..0, value));
+    Ok(())
+}
+
+/// Puts every default in that `written` does not give.
+fn fill<'text>(written: &mut DeTable<'text>, defaults: &DeTable<'text>) {
+    for (key, default) in defaults {
+        let place = written.entry(key.clone()).or_insert_with(|| default.clone());
+        if let (DeValue::Table(place), DeValue::Table(default)) = (place.get_mut(), default.get_ref()) {
+            fill(place, default);
+        }
+    }
+}
+
+/// A path from the configuration; the empty one means none.
+#[must_use]
+pub fn given(path: &Path) -> Option<&Path> {
+    (!path.as_os_str().is_empty()).then_some(path)
+}
+
+impl Config {
+    /// Where Vault finds Nomad's public keys.
+    #[must_use]
+    pub fn jwks_url(&self) -> String {
+        if self.vault.jwks_url.is_empty() {
+            format!("{}/.well-known/jwks.json", self.nomad.addr.trim_end_matches('/'))
+        } else {
+            self.vault.jwks_url.clone()
+        }
+    }
+
+    /// The environment variable of each key, for the documentation.
+    #[must_use]
+    pub fn variable(section: &str, key: &str) -> String {
+        format!("CONSIGN_{}_{}", section.to_uppercase(), key.to_uppercase())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(pairs: &[(&str, &str)]) -> Environment {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn the_defaults_stand_alone() {
+        let config = read("consign.toml", "", &environment(&[])).unwrap();
+        assert_eq!(config.ops.branch, "main");
+        assert_eq!(config.approval.high, Requirement::Review);
+        assert_eq!(config.jwks_url(), "http://127.0.0.1:4646/.well-known/jwks.json");
+    }
+
+    #[test]
+    fn the_file_wins_over_defaults_and_the_environment_over_the_file() {
+        let text = "[ops]\nrepo = \"/srv/ops.git\"\nbranch = \"live\"\n[limits]\nrunning = 3\n";
+        let over = environment(&[
+            ("CONSIGN_OPS_BRANCH", "42"),
+            ("CONSIGN_LIMITS_RUNNING", "7"),
+            ("NOMAD_ADDR", "http://nomad:4646"),
+            ("CONSIGN_NOMAD_ADDR", "http://other:4646"),
+        ]);
+        let config = read("consign.toml", text, &over).unwrap();
+        assert_eq!(config.ops.repo, "/srv/ops.git");
+        assert_eq!(config.ops.branch, "42");
+        assert_eq!(config.limits.running, 7);
+        assert_eq!(config.nomad.addr, "http://nomad:4646");
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_place() {
+        let error = read("consign.toml", "[ops]\nbrnach = \"x\"\n", &environment(&[])).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("consign.toml:2:1") && text.contains("brnach"), "{text}");
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_with_its_place() {
+        let error = read("consign.toml", "[ops]\npoll = \"soon\"\n", &environment(&[])).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("consign.toml:2:8") && text.contains("soon"), "{text}");
+    }
+}

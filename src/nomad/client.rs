@@ -1,0 +1,381 @@
+//! The requests that consign makes.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::RwLock, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use super::{
+    error::Error,
+    events::EventStream,
+    model::{Allocation, Child, Evaluation, Node},
+};
+
+/// How long a request may take, but for the event stream.
+const TIME_LIMIT: Duration = Duration::from_secs(30);
+/// How long connecting may take.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// How much of an error reply is kept, in characters.
+const ERROR_TEXT: usize = 600;
+/// How many objects are listed in one reply.
+const PAGE: usize = 500;
+
+/// How Nomad is reached.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The address, such as `http://127.0.0.1:4646`.
+    pub addr: String,
+    /// The ACL token.
+    pub token: Option<SecretString>,
+    /// The namespace of every request.
+    pub namespace: String,
+    /// The region; `None` is the server's own.
+    pub region: Option<String>,
+    /// A PEM file with the certificate authority.
+    pub ca_cert: Option<PathBuf>,
+}
+
+/// A client for one namespace of one Nomad region.
+#[derive(Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    addr: String,
+    token: RwLock<Option<SecretString>>,
+    scope: Vec<(&'static str, String)>,
+}
+
+/// The end of a task's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogTail {
+    /// The last bytes, at most as many as asked for.
+    pub bytes: Vec<u8>,
+    /// Whether there was more before them.
+    pub truncated: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Dispatched {
+    #[serde(rename = "DispatchedJobID")]
+    dispatched_job_id: String,
+}
+
+impl Client {
+    /// A client; nothing is asked yet.
+    pub fn new(settings: Settings) -> Result<Self, Error> {
+        let setup = |what: String| Error::Setup { what };
+        let addr = settings.addr.trim_end_matches('/').to_owned();
+        let url = reqwest::Url::parse(&addr).map_err(|error| setup(format!("address {addr:?}: {error}")))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(setup(format!("address {addr:?} is neither http nor https")));
+        }
+        let mut builder = reqwest::Client::builder().connect_timeout(CONNECT_LIMIT).no_proxy();
+        if url.scheme() == "http" {
+            builder = builder.tls_certs_only(Vec::new());
+        }
+        if let Some(path) = &settings.ca_cert {
+            let pem = std::fs::read(path).map_err(|error| setup(format!("{}: {error}", path.display())))?;
+            let certificates = reqwest::Certificate::from_pem_bundle(&pem)
+                .map_err(|error| setup(format!("{}: {error}", path.display())))?;
+            builder = builder.tls_certs_merge(certificates);
+        }
+        let http = builder.build().map_err(|error| setup(error.to_string()))?;
+        let mut scope = vec![("namespace", settings.namespace)];
+        scope.extend(settings.region.map(|region| ("region", region)));
+        Ok(Self { http, addr, token: RwLock::new(settings.token), scope })
+    }
+
+    /// Uses another token from now on.
+    pub fn set_token(&self, token: Option<SecretString>) {
+        if let Ok(mut place) = self.token.write() {
+            *place = token;
+        }
+    }
+
+    /// The namespace of every request.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        self.scope.first().map_or("default", |(_, namespace)| namespace)
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let builder = self.http.request(method, format!("{}{path}", self.addr)).query(&self.scope);
+        let token = self.token.read().ok().and_then(|token| token.clone());
+        match token {
+            Some(token) => builder.header("X-Nomad-Token", token.expose_secret()),
+            None => builder,
+        }
+    }
+
+    async fn send(&self, name: &str, builder: RequestBuilder) -> Result<Response, Error> {
+        let failed = |source: reqwest::Error| Error::Request {
+            request: name.to_owned(),
+            source: source.without_url(),
+        };
+        let response = builder.timeout(TIME_LIMIT).send().await.map_err(failed)?;
+        checked(name, response).await
+    }
+
+    async fn read<T: DeserializeOwned>(&self, name: &str, builder: RequestBuilder) -> Result<T, Error> {
+        let response = self.send(name, builder).await?;
+        let bytes = response
+            .bytes()
+            .await
+            .map_err(|source| Error::Request { request: name.to_owned(), source: source.without_url() })?;
+        serde_json::from_slice(&bytes).map_err(|source| Error::Reply { request: name.to_owned(), source })
+    }
+
+    /// Reads every page of a list.
+    async fn list<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)]) -> Result<Vec<T>, Error> {
+        let name = format!("GET {path}");
+        let mut items = Vec::new();
+        let mut next: Option<String> = None;
+        loop {
+            let mut builder =
+                self.request(Method::GET, path).query(query).query(&[("per_page", PAGE.to_string())]);
+            if let Some(token) = &next {
+                builder = builder.query(&[("next_token", token)]);
+            }
+            let response = self.send(&name, builder).await?;
+            next = response
+                .headers()
+                .get("X-Nomad-NextToken")
+                .and_then(|value| value.to_str().ok())
+                .filter(|value| !value.is_empty())
+                .map(ToOwned::to_owned);
+            let bytes = response
+                .bytes()
+                .await
+                .map_err(|source| Error::Request { request: name.clone(), source: source.without_url() })?;
+            let page: Option<Vec<T>> = serde_json::from_slice(&bytes)
+                .map_err(|source| Error::Reply { request: name.clone(), source })?;
+            items.extend(page.unwrap_or_default());
+            if next.is_none() {
+                return Ok(items);
+            }
+        }
+    }
+
+    /// Turns "there is no such thing" into `None`.
+    fn optional<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(Error::Status { status: StatusCode::NOT_FOUND, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The address of the cluster's leader.
+    pub async fn leader(&self) -> Result<String, Error> {
+        self.read("GET /v1/status/leader", self.request(Method::GET, "/v1/status/leader")).await
+    }
+
+    /// Every node, with its drivers.
+    pub async fn nodes(&self) -> Result<Vec<Node>, Error> {
+        self.list("/v1/nodes", &[]).await
+    }
+
+    /// Lets Nomad parse a job file into its JSON form.
+    pub async fn parse(&self, hcl: &str) -> Result<Value, Error> {
+        let body = json!({ "JobHCL": hcl, "Canonicalize": false });
+        self.read("PUT /v1/jobs/parse", self.request(Method::PUT, "/v1/jobs/parse").json(&body)).await
+    }
+
+    /// Registers a job in its JSON form. `index` is the modify index that the present one must have,
+    /// 0 for none: Nomad refuses otherwise, so that nobody's change is overwritten.
+    pub async fn register(&self, job: &Value, index: u64) -> Result<(), Error> {
+        let body = json!({ "Job": job, "EnforceIndex": true, "JobModifyIndex": index });
+        self.send("PUT /v1/jobs", self.request(Method::PUT, "/v1/jobs").json(&body)).await.map(drop)
+    }
+
+    /// A whole job in its JSON form.
+    pub async fn job(&self, id: &str) -> Result<Option<Value>, Error> {
+        let path = format!("/v1/job/{}", escape(id));
+        Self::optional(self.read(&format!("GET {path}"), self.request(Method::GET, &path)).await)
+    }
+
+    /// One child with payload and token.
+    pub async fn child(&self, id: &str) -> Result<Option<Child>, Error> {
+        let path = format!("/v1/job/{}", escape(id));
+        Self::optional(self.read(&format!("GET {path}"), self.request(Method::GET, &path)).await)
+    }
+
+    /// The children whose id begins with `prefix`, with their meta.
+    pub async fn children(&self, prefix: &str) -> Result<Vec<Child>, Error> {
+        self.list("/v1/jobs", &[("prefix", prefix), ("meta", "true")]).await
+    }
+
+    /// Dispatches a parameterized job and gives the child's id.
+    ///
+    /// The id is a hint: of several calls with one token some may be told of a child that was never
+    /// made. It is confirmed by reading it, or by its allocation.
+    pub async fn dispatch(
+        &self,
+        parent: &str,
+        token: &str,
+        meta: &BTreeMap<String, String>,
+        payload: &[u8],
+    ) -> Result<String, Error> {
+        let path = format!("/v1/job/{}/dispatch", escape(parent));
+        let body = json!({ "Meta": meta, "Payload": STANDARD.encode(payload), "IdPrefixTemplate": token });
+        let builder = self.request(Method::PUT, &path).query(&[("idempotency_token", token)]).json(&body);
+        let reply: Dispatched = self.read(&format!("PUT {path}"), builder).await?;
+        Ok(reply.dispatched_job_id)
+    }
+
+    /// Ends a job.
+    pub async fn deregister(&self, id: &str) -> Result<(), Error> {
+        let path = format!("/v1/job/{}", escape(id));
+        let sent = self.send(&format!("DELETE {path}"), self.request(Method::DELETE, &path)).await.map(drop);
+        Self::optional(sent).map(|_| ())
+    }
+
+    /// The allocations of one job.
+    pub async fn job_allocations(&self, id: &str) -> Result<Vec<Allocation>, Error> {
+        let path = format!("/v1/job/{}/allocations", escape(id));
+        let all = [("all", "true")];
+        Ok(Self::optional(
+            self.read(&format!("GET {path}"), self.request(Method::GET, &path).query(&all)).await,
+        )?
+        .unwrap_or_default())
+    }
+
+    /// Every allocation of the children of `parent`.
+    pub async fn allocations(&self, parent: &str) -> Result<Vec<Allocation>, Error> {
+        let filter = format!("JobID matches \"^{parent}/dispatch-\"");
+        self.list("/v1/allocations", &[("filter", &filter), ("task_states", "true")]).await
+    }
+
+    /// One allocation.
+    pub async fn allocation(&self, id: &str) -> Result<Option<Allocation>, Error> {
+        let path = format!("/v1/allocation/{}", escape(id));
+        Self::optional(self.read(&format!("GET {path}"), self.request(Method::GET, &path)).await)
+    }
+
+    /// The evaluations of one job.
+    pub async fn evaluations(&self, id: &str) -> Result<Vec<Evaluation>, Error> {
+        let path = format!("/v1/job/{}/evaluations", escape(id));
+        Ok(Self::optional(self.read(&format!("GET {path}"), self.request(Method::GET, &path)).await)?
+            .unwrap_or_default())
+    }
+
+    /// The last `limit` bytes of a task's standard output; `None` where Nomad no longer has it.
+    pub async fn log_tail(
+        &self,
+        allocation: &str,
+        task: &str,
+        limit: usize,
+    ) -> Result<Option<LogTail>, Error> {
+        let path = format!("/v1/client/fs/logs/{}", escape(allocation));
+        let offset = (limit + 1).to_string();
+        let query =
+            [("task", task), ("type", "stdout"), ("plain", "true"), ("origin", "end"), ("offset", &offset)];
+        let builder = self.request(Method::GET, &path).query(&query);
+        let Some(mut bytes) = self.bytes(&path, builder).await? else { return Ok(None) };
+        let truncated = bytes.len() > limit;
+        if truncated {
+            bytes.drain(..bytes.len() - limit);
+        }
+        Ok(Some(LogTail { bytes, truncated }))
+    }
+
+    /// The first `limit` bytes of a file in an allocation's folder; `None` where there is none.
+    pub async fn file(&self, allocation: &str, file: &str, limit: usize) -> Result<Option<Vec<u8>>, Error> {
+        let path = format!("/v1/client/fs/readat/{}", escape(allocation));
+        let limit = limit.to_string();
+        let query = [("path", file), ("offset", "0"), ("limit", limit.as_str())];
+        self.bytes(&path, self.request(Method::GET, &path).query(&query)).await
+    }
+
+    async fn bytes(&self, path: &str, builder: RequestBuilder) -> Result<Option<Vec<u8>>, Error> {
+        let name = format!("GET {path}");
+        let response = match self.send(&name, builder).await {
+            Ok(response) => response,
+            Err(Error::Status { status, text, .. }) if gone(status, &text) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let bytes = response
+            .bytes()
+            .await
+            .map_err(|source| Error::Request { request: name, source: source.without_url() })?;
+        Ok(Some(bytes.to_vec()))
+    }
+
+    /// Follows the allocations and jobs of the namespace from now on.
+    pub async fn events(&self) -> Result<EventStream, Error> {
+        let path = "/v1/event/stream";
+        let topics = [("topic", "Allocation:*"), ("topic", "Job:*")];
+        let builder = self.request(Method::GET, path).query(&topics);
+        let sent = tokio::time::timeout(CONNECT_LIMIT * 2, builder.send()).await;
+        let name = format!("GET {path}");
+        let response = match sent {
+            Ok(Ok(response)) => response,
+            Ok(Err(source)) => return Err(Error::Request { request: name, source: source.without_url() }),
+            Err(_) => {
+                return Err(Error::Status {
+                    request: name,
+                    status: StatusCode::GATEWAY_TIMEOUT,
+                    text: "the event stream did not begin".to_owned(),
+                });
+            }
+        };
+        Ok(EventStream::new(checked(&name, response).await?))
+    }
+}
+
+/// Whether a reply about a file says that it, or its allocation, is no longer there.
+///
+/// Nomad gives 500 for a file that the client cannot find.
+fn gone(status: StatusCode, text: &str) -> bool {
+    status == StatusCode::NOT_FOUND
+        || text.contains("no such file")
+        || text.contains("not found")
+        || text.contains("unknown allocation")
+        || text.contains("Unknown allocation")
+}
+
+async fn checked(name: &str, response: Response) -> Result<Response, Error> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let text = response.text().await.unwrap_or_default();
+    let text = text.trim().chars().take(ERROR_TEXT).collect();
+    Err(Error::Status { request: name.to_owned(), status, text })
+}
+
+/// Makes an id safe as one segment of a path: a child's id holds a slash.
+fn escape(id: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    id.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_escaped_as_one_segment() {
+        assert_eq!(escape("runner/dispatch-1"), "runner%2Fdispatch-1");
+        assert_eq!(escape("../x?y"), "..%2Fx%3Fy");
+    }
+
+    #[test]
+    fn a_bad_address_is_an_error_with_the_address() {
+        for addr in ["nomad", "ftp://nomad", ""] {
+            let settings = Settings {
+                addr: addr.to_owned(),
+                token: None,
+                namespace: "default".to_owned(),
+                region: None,
+                ca_cert: None,
+            };
+            assert!(Client::new(settings).unwrap_err().to_string().contains(addr), "{addr}");
+        }
+    }
+}

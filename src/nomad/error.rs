@@ -1,0 +1,76 @@
+//! What can go wrong when Nomad is asked.
+
+use reqwest::StatusCode;
+
+/// A request that did not give what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The client cannot be built from its settings.
+    #[error("cannot set up the Nomad client: {what}")]
+    Setup {
+        /// Which setting does not work.
+        what: String,
+    },
+    /// No reply, or a broken one.
+    #[error("no usable reply from Nomad to {request}")]
+    Request {
+        /// Method and path.
+        request: String,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// A reply that says no.
+    #[error("Nomad answered {request} with {status}: {text}")]
+    Status {
+        /// Method and path.
+        request: String,
+        /// The HTTP status.
+        status: StatusCode,
+        /// What Nomad says, shortened.
+        text: String,
+    },
+    /// A reply that is not what the API promises.
+    #[error("Nomad's reply to {request} is not understood")]
+    Reply {
+        /// Method and path.
+        request: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// What sort of trouble an error is, for deciding what to do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Nomad cannot be reached or is in trouble itself: it may pass.
+    Unavailable,
+    /// The token lacks a right.
+    Denied,
+    /// There is no such thing.
+    NotFound,
+    /// Nomad refuses the request as it is.
+    Refused,
+}
+
+impl Error {
+    /// What sort of trouble it is.
+    ///
+    /// Nomad gives 500 for bad input and for trouble of its own alike, so a 500 counts as trouble.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Setup { .. } => Kind::Refused,
+            Self::Request { .. } | Self::Reply { .. } => Kind::Unavailable,
+            Self::Status { status, .. } => match *status {
+                StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => Kind::Denied,
+                StatusCode::NOT_FOUND => Kind::NotFound,
+                status if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => {
+                    Kind::Refused
+                }
+                _ => Kind::Unavailable,
+            },
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Nomad's HTTP API, in Nomad's own words. Nothing here knows what a consign job is.
+//!
+//! The API version is that of Nomad 1.10.2 and newer. Every reply is read leniently: a field that is
+//! missing or null has its zero value, because a newer server may leave one out.
+
+mod client;
+mod error;
+mod events;
+mod model;
+
+pub use client::{Client, LogTail, Settings};
+pub use error::{Error, Kind};
+pub use events::{Event, EventStream};
+pub use model::{
+    Allocation, Child, Evaluation, Node, TaskEvent, TaskState, client_status, desired_status,
+    placement_reasons,
+};
