@@ -10,6 +10,8 @@ pub mod diagnostic;
 pub mod duration;
 pub mod formula;
 pub mod ids;
+pub mod lifecycle;
 pub mod nomad;
 pub mod outcome;
 pub mod retry;
+pub mod store;

@@ -1,0 +1,272 @@
+//! The events that lead from stage to stage, and the one function that applies them.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::{
+    Stage,
+    job::{Attempt, Cancellation, Ending, Job},
+};
+use crate::ids::DispatchId;
+
+/// Something that happened to a job and is put on record.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// It must wait, and for what.
+    Awaits {
+        /// In words.
+        what: String,
+    },
+    /// It may run, and by which rule.
+    Approved {
+        /// In words.
+        by: String,
+    },
+    /// An attempt is about to be dispatched.
+    Intended {
+        /// The attempt's id.
+        dispatch_id: DispatchId,
+        /// The Nomad job that is dispatched.
+        parent: String,
+        /// What is sent.
+        meta: BTreeMap<String, String>,
+        /// What is sent.
+        payload: Vec<u8>,
+    },
+    /// Nomad made a child.
+    Dispatched {
+        /// Its id.
+        child: String,
+    },
+    /// Nomad has no child of this attempt after all.
+    NotFound,
+    /// One allocation was chosen.
+    Admitted {
+        /// Its id.
+        allocation: String,
+        /// Its node's name.
+        node: String,
+    },
+    /// The grants are in place and the gate is open.
+    Granted,
+    /// The task started.
+    Started {
+        /// When.
+        at: Timestamp,
+    },
+    /// It shall end.
+    Cancelled(Cancellation),
+    /// The agent told Nomad to stop the child.
+    Stopped(Cancellation),
+    /// How the attempt ended is known.
+    Concluded(Ending),
+    /// No allocation of the attempt can read anything any more.
+    Withdrawn,
+    /// The attempt ended at the gate and another follows.
+    Again,
+    /// The result is on record.
+    Ended,
+}
+
+/// An event that cannot happen in the stage that the job is in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a job in stage {stage:?} cannot take the event {event}")]
+pub struct IllegalEvent {
+    /// The stage.
+    pub stage: Stage,
+    /// The event's name.
+    pub event: &'static str,
+}
+
+impl Event {
+    /// Its name in the journal.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Awaits { .. } => "waiting",
+            Self::Approved { .. } => "approved",
+            Self::Intended { .. } => "intended",
+            Self::Dispatched { .. } => "dispatched",
+            Self::NotFound => "not found",
+            Self::Admitted { .. } => "admitted",
+            Self::Granted => "granted",
+            Self::Started { .. } => "working",
+            Self::Cancelled(_) => "cancelled",
+            Self::Stopped(_) => "stopped",
+            Self::Concluded(_) => "concluded",
+            Self::Withdrawn => "grant withdrawn",
+            Self::Again => "again",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+impl Job {
+    /// Takes an event: changes the record, or says that it cannot happen now and changes nothing.
+    pub fn apply(&mut self, event: Event, now: Timestamp) -> Result<(), IllegalEvent> {
+        let illegal = IllegalEvent { stage: self.stage, event: event.name() };
+        match (self.stage, event) {
+            (Stage::Waiting | Stage::Queued, Event::Awaits { what }) => {
+                self.waits_for = Some(what);
+                self.stage = Stage::Waiting;
+            }
+            (Stage::Waiting | Stage::Queued, Event::Approved { by }) => {
+                self.approved_by = Some(by);
+                self.waits_for = None;
+                self.stage = Stage::Queued;
+            }
+            (Stage::Queued, Event::Intended { dispatch_id, parent, meta, payload }) => {
+                self.attempts.push(Attempt::intended(dispatch_id, parent, meta, payload));
+                self.ending = None;
+                self.stage = Stage::Intended;
+            }
+            (Stage::Ended, _) | (Stage::Concluded | Stage::Withdrawn, Event::Cancelled(_)) => {
+                return Err(illegal);
+            }
+            (_, Event::Cancelled(cancellation)) => {
+                self.cancelled.get_or_insert(cancellation);
+            }
+            (Stage::Withdrawn, Event::Again) => {
+                self.stage = Stage::Queued;
+            }
+            (Stage::Withdrawn, Event::Ended) => {
+                self.work.body = None;
+                for attempt in &mut self.attempts {
+                    attempt.meta = BTreeMap::new();
+                    attempt.payload = Vec::new();
+                }
+                self.stage = Stage::Ended;
+            }
+            (Stage::Concluded, Event::Withdrawn) => self.stage = Stage::Withdrawn,
+            (Stage::Waiting | Stage::Queued, Event::Concluded(ending)) => {
+                self.ending = Some(ending);
+                self.stage = Stage::Concluded;
+            }
+            (_, event) => return self.apply_to_attempt(event, now).ok_or(illegal),
+        }
+        Ok(())
+    }
+
+    /// The events of a launched attempt; `None` where it cannot happen now.
+    fn apply_to_attempt(&mut self, event: Event, now: Timestamp) -> Option<()> {
+        let attempt = self.attempts.last_mut()?;
+        self.stage = match (self.stage, event) {
+            (Stage::Intended | Stage::Dispatched, Event::Dispatched { child }) => {
+                attempt.child = Some(child);
+                attempt.dispatched_at.get_or_insert(now);
+                Stage::Dispatched
+            }
+            (Stage::Dispatched, Event::NotFound) => {
+                attempt.child = None;
+                Stage::Intended
+            }
+            (Stage::Dispatched, Event::Admitted { allocation, node }) => {
+                attempt.allocation = Some(allocation);
+                attempt.node = Some(node);
+                Stage::Admitted
+            }
+            (Stage::Admitted, Event::Granted) => Stage::Granted,
+            (Stage::Granted, Event::Started { at }) => {
+                attempt.started_at = Some(at);
+                Stage::Working
+            }
+            (stage, Event::Stopped(reason)) if stage.launched() => {
+                attempt.stopped.get_or_insert(reason);
+                stage
+            }
+            (stage, Event::Concluded(ending)) if stage.launched() => {
+                attempt.started_at = attempt.started_at.or(ending.started_at);
+                attempt.finished_at = Some(ending.finished_at);
+                attempt.exit_code = ending.exit_code;
+                attempt.cause = Some(ending.cause);
+                self.ending = Some(ending);
+                Stage::Concluded
+            }
+            _ => return None,
+        };
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        lifecycle::{Origin, Work},
+        outcome::Cause,
+    };
+
+    fn events() -> Vec<Event> {
+        let now = Timestamp::UNIX_EPOCH;
+        let cancellation = Cancellation { cause: Cause::Cancelled, reason: "deleted".to_owned() };
+        vec![
+            Event::Awaits { what: "review".to_owned() },
+            Event::Approved { by: "merged".to_owned() },
+            Event::Intended {
+                dispatch_id: DispatchId::new(),
+                parent: "runner".to_owned(),
+                meta: BTreeMap::new(),
+                payload: vec![1],
+            },
+            Event::Dispatched { child: "runner/dispatch-1".to_owned() },
+            Event::NotFound,
+            Event::Admitted { allocation: "a".to_owned(), node: "n".to_owned() },
+            Event::Granted,
+            Event::Started { at: now },
+            Event::Cancelled(cancellation.clone()),
+            Event::Stopped(cancellation),
+            Event::Concluded(Ending::without_task(Cause::Lost, "gone", now)),
+            Event::Withdrawn,
+            Event::Again,
+            Event::Ended,
+        ]
+    }
+
+    fn job() -> Job {
+        let origin = Origin::Hand { child: "c".to_owned(), note: None };
+        Job::new(origin, Work::default(), Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn the_plain_path_ends_with_a_result() {
+        let mut job = job();
+        for name in [2, 3, 5, 6, 7, 10, 11, 13] {
+            job.apply(events()[name].clone(), Timestamp::UNIX_EPOCH).unwrap();
+        }
+        assert_eq!(job.stage, Stage::Ended);
+        assert!(job.result().is_some());
+    }
+
+    proptest! {
+        /// Whatever happens in whatever order: a refused event changes nothing, an ended job stays so,
+        /// an attempt has one allocation, and each new attempt follows a withdrawal.
+        #[test]
+        fn no_order_of_events_breaks_the_record(order in proptest::collection::vec(0_usize..14, 0..60)) {
+            let mut job = job();
+            for index in order {
+                let before = job.clone();
+                let event = events()[index].clone();
+                let taken = job.apply(event, Timestamp::UNIX_EPOCH);
+                if taken.is_err() {
+                    prop_assert_eq!(&before, &job);
+                }
+                if before.stage == Stage::Ended {
+                    prop_assert!(taken.is_err());
+                }
+                if job.attempts.len() > before.attempts.len() {
+                    prop_assert_eq!(before.stage, Stage::Queued);
+                }
+                if let (Some(was), Some(is)) = (before.attempt(), job.attempt())
+                    && was.dispatch_id == is.dispatch_id && was.allocation.is_some() {
+                    prop_assert_eq!(&was.allocation, &is.allocation);
+                }
+                if job.stage == Stage::Ended {
+                    prop_assert!(job.result().is_some());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! The record of one piece of work.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Phase, Stage};
+use crate::{
+    duration::Span,
+    formula::Body,
+    ids::{ActionId, DispatchId, FormulaName, JobId, Revision, SecretName},
+    outcome::{
+        Cause, Outcome,
+        result_file::{self, LogStatus, ResultFile, StepResult},
+    },
+};
+
+/// One piece of work, from the moment it is seen to its result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its id.
+    pub job_id: JobId,
+    /// Where it came from.
+    pub origin: Origin,
+    /// What runs.
+    pub work: Work,
+    /// Where it is.
+    pub stage: Stage,
+    /// When it was first seen.
+    pub submitted_at: Timestamp,
+    /// What it waits for, in words.
+    pub waits_for: Option<String>,
+    /// The rule that approved it.
+    pub approved_by: Option<String>,
+    /// That it shall end, and why.
+    pub cancelled: Option<Cancellation>,
+    /// Its attempts, the present one last.
+    pub attempts: Vec<Attempt>,
+    /// How the present attempt, or the job, ended.
+    pub ending: Option<Ending>,
+}
+
+/// Where a job came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// An action file in the ops repo.
+    Action {
+        /// The action's id.
+        id: ActionId,
+        /// The file.
+        path: String,
+        /// The file's git blob.
+        blob: String,
+        /// The commit that action and formula were read at.
+        revision: Revision,
+    },
+    /// A child that somebody dispatched by hand.
+    Hand {
+        /// The child's id.
+        child: String,
+        /// The note that its meta gave as action id.
+        note: Option<String>,
+    },
+}
+
+/// What runs: all that decides it, taken at one revision.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Work {
+    /// The base job.
+    pub base_job: String,
+    /// The formula's name.
+    pub formula: Option<FormulaName>,
+    /// What the formula runs; gone once the job has ended.
+    pub body: Option<Body>,
+    /// Why it runs.
+    pub context: String,
+    /// The secrets that it may read.
+    pub secrets: Vec<SecretName>,
+    /// The formula's arguments, defaults included.
+    pub args: BTreeMap<String, String>,
+    /// Further environment variables.
+    pub env: BTreeMap<String, String>,
+    /// The longest that the task may run, counted from its start.
+    pub timeout: Option<Span>,
+    /// 0 to 100, the highest first.
+    pub priority: u8,
+    /// The model that it needs loaded.
+    pub model: Option<String>,
+    /// Tools that it may use.
+    pub tools: Vec<String>,
+}
+
+/// The timeout of work that names none, counted from the task's start.
+pub const DEFAULT_TIMEOUT: Span = Span::from_secs(60 * 60);
+
+impl Work {
+    /// The longest that the task may run.
+    #[must_use]
+    pub fn timeout(&self) -> std::time::Duration {
+        self.timeout.unwrap_or(DEFAULT_TIMEOUT).0
+    }
+}
+
+/// That a job shall end, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancellation {
+    /// The cause that its result gets.
+    pub cause: Cause,
+    /// Why, in a sentence.
+    pub reason: String,
+}
+
+/// One attempt to run a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Nomad's idempotency token and the prefix of the child's id.
+    pub dispatch_id: DispatchId,
+    /// The Nomad job that is dispatched, fixed when the attempt was put on record.
+    pub parent: String,
+    /// The exact meta that is sent, now and when it is sent again.
+    pub meta: BTreeMap<String, String>,
+    /// The exact payload that is sent.
+    pub payload: Vec<u8>,
+    /// The child that Nomad made.
+    pub child: Option<String>,
+    /// The allocation that the launch gate is opened for.
+    pub allocation: Option<String>,
+    /// The name of its node.
+    pub node: Option<String>,
+    /// When Nomad accepted it.
+    pub dispatched_at: Option<Timestamp>,
+    /// When its task started.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// The task's own exit code.
+    pub exit_code: Option<i64>,
+    /// Why it ended.
+    pub cause: Option<Cause>,
+    /// Why the agent stopped its child, where it did.
+    pub stopped: Option<Cancellation>,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ending {
+    /// Why it ended.
+    pub cause: Cause,
+    /// One plain sentence with the evidence.
+    pub message: String,
+    /// The task's own exit code.
+    pub exit_code: Option<i64>,
+    /// When the task started, if it did.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Timestamp,
+    /// Whether the task certainly never started, so that another attempt is safe.
+    pub at_gate: bool,
+    /// What it printed.
+    pub log: Excerpt,
+    /// What became of its steps.
+    pub steps: Vec<StepResult>,
+}
+
+/// The end of a log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Excerpt {
+    /// Valid UTF-8, cut at a line.
+    pub text: String,
+    /// Whether it is all.
+    pub status: LogStatus,
+}
+
+impl Excerpt {
+    /// The excerpt of a task that never ran, or whose log is gone.
+    #[must_use]
+    pub const fn lost() -> Self {
+        Self { text: String::new(), status: LogStatus::Lost }
+    }
+}
+
+impl Attempt {
+    /// An attempt that is on record and not yet sent.
+    #[must_use]
+    pub const fn intended(
+        dispatch_id: DispatchId,
+        parent: String,
+        meta: BTreeMap<String, String>,
+        payload: Vec<u8>,
+    ) -> Self {
+        Self {
+            dispatch_id,
+            parent,
+            meta,
+            payload,
+            child: None,
+            allocation: None,
+            node: None,
+            dispatched_at: None,
+            started_at: None,
+            finished_at: None,
+            exit_code: None,
+            cause: None,
+            stopped: None,
+        }
+    }
+}
+
+impl Ending {
+    /// The ending of something that no task ran for.
+    #[must_use]
+    pub fn without_task(cause: Cause, message: impl Into<String>, at: Timestamp) -> Self {
+        Self {
+            cause,
+            message: message.into(),
+            exit_code: None,
+            started_at: None,
+            finished_at: at,
+            at_gate: false,
+            log: Excerpt::lost(),
+            steps: Vec::new(),
+        }
+    }
+}
+
+impl Job {
+    /// A job that was just seen, queued.
+    #[must_use]
+    pub fn new(origin: Origin, work: Work, now: Timestamp) -> Self {
+        Self {
+            job_id: JobId::new(),
+            origin,
+            work,
+            stage: Stage::Queued,
+            submitted_at: now,
+            waits_for: None,
+            approved_by: None,
+            cancelled: None,
+            attempts: Vec::new(),
+            ending: None,
+        }
+    }
+
+    /// A job for a child that somebody dispatched by hand: Nomad has it already.
+    #[must_use]
+    pub fn adopt(child: &str, parent: &str, note: Option<String>, work: Work, now: Timestamp) -> Self {
+        let mut job = Self::new(Origin::Hand { child: child.to_owned(), note }, work, now);
+        job.attempts.push(Attempt {
+            child: Some(child.to_owned()),
+            dispatched_at: Some(now),
+            ..Attempt::intended(DispatchId::new(), parent.to_owned(), BTreeMap::new(), Vec::new())
+        });
+        job.stage = Stage::Dispatched;
+        job
+    }
+
+    /// Where it is, as everybody outside sees it.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match self.stage {
+            Stage::Waiting => Phase::Waiting,
+            Stage::Queued | Stage::Intended => Phase::Queued,
+            Stage::Dispatched | Stage::Admitted | Stage::Granted => Phase::Loading,
+            Stage::Working => Phase::Working,
+            Stage::Concluded | Stage::Withdrawn => {
+                let attempt = self.attempts.last();
+                if attempt.is_some_and(|attempt| attempt.started_at.is_some()) {
+                    Phase::Working
+                } else if attempt.is_some_and(|attempt| attempt.child.is_some()) {
+                    Phase::Loading
+                } else {
+                    Phase::Queued
+                }
+            }
+            Stage::Ended => match self.ending.as_ref().map(|ending| ending.cause.outcome()) {
+                Some(Outcome::Succeeded) => Phase::Done,
+                _ => Phase::Failed,
+            },
+        }
+    }
+
+    /// The name that people use for it: the action id, or the job id.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match &self.origin {
+            Origin::Action { id, .. } => id.to_string(),
+            Origin::Hand { .. } => self.job_id.to_string(),
+        }
+    }
+
+    /// The present attempt.
+    #[must_use]
+    pub fn attempt(&self) -> Option<&Attempt> {
+        self.attempts.last()
+    }
+
+    /// Whether another attempt follows the one that just ended.
+    #[must_use]
+    pub fn runs_again(&self) -> bool {
+        self.cancelled.is_none()
+            && matches!(self.origin, Origin::Action { .. })
+            && self.attempts.len() < super::ATTEMPTS
+            && self.ending.as_ref().is_some_and(|ending| ending.at_gate)
+    }
+
+    /// The result file of a job that has ended.
+    #[must_use]
+    pub fn result(&self) -> Option<ResultFile> {
+        let ending = self.ending.as_ref()?;
+        let last = self.attempts.last();
+        let revision = match &self.origin {
+            Origin::Action { revision, .. } => Some(revision.to_string()),
+            Origin::Hand { .. } => None,
+        };
+        Some(ResultFile {
+            id: self.name(),
+            job_id: self.job_id.to_string(),
+            outcome: ending.cause.outcome(),
+            cause: ending.cause,
+            message: ending.message.clone(),
+            exit_code: ending.exit_code.unwrap_or(ending.cause.exit_code()),
+            timestamp: ending.finished_at,
+            logs: ending.log.text.clone(),
+            log_status: ending.log.status,
+            submitted_at: self.submitted_at,
+            dispatched_at: last.and_then(|attempt| attempt.dispatched_at),
+            started_at: last.and_then(|attempt| attempt.started_at),
+            finished_at: ending.finished_at,
+            revision,
+            approved_by: self.approved_by.clone(),
+            secrets: self.work.secrets.iter().map(ToString::to_string).collect(),
+            attempts: self.attempts.iter().map(result_attempt).collect(),
+            steps: ending.steps.clone(),
+            artifacts: Vec::new(),
+            usage: None,
+        })
+    }
+}
+
+fn result_attempt(attempt: &Attempt) -> result_file::Attempt {
+    result_file::Attempt {
+        dispatch_id: attempt.dispatch_id.to_string(),
+        nomad_job_id: attempt.child.clone(),
+        allocation_id: attempt.allocation.clone(),
+        node: attempt.node.clone(),
+        exit_code: attempt.exit_code,
+        cause: attempt.cause,
+        dispatched_at: attempt.dispatched_at,
+        started_at: attempt.started_at,
+        finished_at: attempt.finished_at,
+    }
+}
