@@ -290,6 +290,13 @@ impl Job {
         }
     }
 
+    /// Its action file moved to `path`.
+    pub fn relocate(&mut self, to: &str) {
+        if let Origin::Action { path, .. } = &mut self.origin {
+            to.clone_into(path);
+        }
+    }
+
     /// The present attempt.
     #[must_use]
     pub fn attempt(&self) -> Option<&Attempt> {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{
     error::Error,
     events::EventStream,
-    model::{Allocation, Child, Evaluation, Node},
+    model::{Allocation, Child, Evaluation, Node, client_status},
 };
 
 /// How long a request may take, but for the event stream.
@@ -208,6 +208,12 @@ impl Client {
         self.list("/v1/jobs", &[("prefix", prefix), ("meta", "true")]).await
     }
 
+    /// The children of `parent` that are not dead.
+    pub async fn live_children(&self, parent: &str) -> Result<Vec<Child>, Error> {
+        let prefix = format!("{parent}/dispatch-");
+        self.list("/v1/jobs", &[("prefix", prefix.as_str()), ("filter", "Status != \"dead\"")]).await
+    }
+
     /// Dispatches a parameterized job and gives the child's id.
     ///
     /// The id is a hint: of several calls with one token some may be told of a child that was never
@@ -243,9 +249,11 @@ impl Client {
         .unwrap_or_default())
     }
 
-    /// Every allocation of the children of `parent`.
-    pub async fn allocations(&self, parent: &str) -> Result<Vec<Allocation>, Error> {
-        let filter = format!("JobID matches \"^{parent}/dispatch-\"");
+    /// The allocations of the children of `parent` that may still change.
+    pub async fn live_allocations(&self, parent: &str) -> Result<Vec<Allocation>, Error> {
+        let ended = [client_status::COMPLETE, client_status::FAILED, client_status::LOST];
+        let live = ended.map(|status| format!("ClientStatus != \"{status}\"")).join(" and ");
+        let filter = format!("JobID matches \"^{parent}/dispatch-\" and {live}");
         self.list("/v1/allocations", &[("filter", &filter), ("task_states", "true")]).await
     }
 

@@ -275,6 +275,16 @@ impl Store {
         rows.iter().map(read_job).collect()
     }
 
+    /// One job.
+    pub async fn job(&self, job_id: JobId) -> Result<Option<Job>, Error> {
+        let row = sqlx::query("SELECT job_id, record FROM jobs WHERE job_id = $1")
+            .bind(job_id.to_string())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failed("look a job up"))?;
+        row.as_ref().map(read_job).transpose()
+    }
+
     /// The job that an action id belongs to, in any case of its letters.
     pub async fn job_of_action(&self, id: &ActionId) -> Result<Option<Job>, Error> {
         let row = sqlx::query("SELECT job_id, record FROM jobs WHERE action_key = $1")
@@ -303,6 +313,17 @@ impl Store {
             .await
             .map_err(failed("look a past action up"))?;
         Ok(row.map(|row| PastAction { id: id.clone(), path: row.get(0), rejected_blob: row.get(1) }))
+    }
+
+    /// Takes note that the file of a past action moved.
+    pub async fn move_past_action(&self, id: &ActionId, path: &str) -> Result<(), Error> {
+        sqlx::query("UPDATE past_actions SET path = $1 WHERE action_key = $2")
+            .bind(path)
+            .bind(id.key())
+            .execute(&self.pool)
+            .await
+            .map_err(failed("move a past action"))
+            .map(drop)
     }
 
     /// The job that a child belongs to, ended or not.

@@ -49,6 +49,12 @@ pub fn task_name(allocation: &Allocation) -> Option<&str> {
         .map(|(name, _)| name.as_str())
 }
 
+/// Whether the task that does the work ever started.
+#[must_use]
+pub fn has_started(allocation: &Allocation) -> bool {
+    task(allocation).and_then(TaskState::started).is_some()
+}
+
 /// All that a terminal allocation is judged by.
 #[derive(Debug, Clone, Copy)]
 pub struct Evidence<'evidence> {

@@ -1,0 +1,620 @@
+//! The one task that owns every live job.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    adopt,
+    meet::{self, Met},
+    plan::{self, Context, Next, Seen, Step},
+    scan::{self, Scan},
+    step::{self, Performed, Rooms},
+    take_in::{self, Known, Taken},
+};
+use crate::{
+    approval,
+    ids::{DispatchId, JobId},
+    intake::{Finding, Findings},
+    lifecycle::{Event, Job, Origin, Stage},
+    nomad,
+    queue::{Load, Place, Queue},
+    retry::Pause,
+    store::{self, Intake, dispatch_id_of},
+};
+
+/// How many messages may wait. Whoever sends more is held up, so that nothing piles up in memory.
+const INBOX: usize = 1024;
+/// How many children of ended jobs are kept in mind, so that late events about them cost nothing.
+const RECENT: usize = 8192;
+/// How long steps in hand may take to end when the agent ends.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// What the driver hears.
+#[derive(Debug)]
+pub enum Message {
+    /// A look at the ops repo; answered when all of it is on record.
+    Found(Findings, oneshot::Sender<Result<(), store::Error>>),
+    /// Nomad's events.
+    Heard(Vec<nomad::Event>),
+    /// A scan of Nomad.
+    #[expect(private_interfaces, reason = "only this room makes scans")]
+    Scanned(Scan),
+    /// A step is over.
+    #[expect(private_interfaces, reason = "only this room performs steps")]
+    Performed(JobId, Box<Result<Performed, step::Error>>),
+    /// A child that no job knew has been met.
+    #[expect(private_interfaces, reason = "only this room meets children")]
+    Met(String, Box<Result<Met, step::Error>>),
+}
+
+/// What the driver decides by.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// The approval rules.
+    pub approval: approval::Rules,
+    /// Which children dispatched by hand are taken over.
+    pub adopt: adopt::Rules,
+    /// How many jobs may run at a time; 0 is no cap.
+    pub running: usize,
+    /// How long a job may wait for a node.
+    pub placement: Duration,
+}
+
+/// How the other tasks reach the driver.
+pub type Inbox = mpsc::Sender<Message>;
+
+/// One live job.
+#[derive(Debug)]
+struct Slot {
+    job: Job,
+    seen: Seen,
+    /// Whether a step is under way.
+    busy: bool,
+    /// What came in while a step was under way.
+    deferred: Vec<Deferred>,
+    /// The time before which no step is tried again.
+    held_until: Option<Timestamp>,
+    pause: Pause,
+}
+
+/// A change from the ops repo that waits for the slot.
+#[derive(Debug)]
+enum Deferred {
+    Replace(Box<Job>),
+    Event(Event),
+}
+
+/// The driver.
+#[derive(Debug)]
+pub struct Driver {
+    rooms: Arc<Rooms>,
+    rules: Rules,
+    slots: HashMap<JobId, Slot>,
+    by_attempt: HashMap<DispatchId, JobId>,
+    by_child: HashMap<String, JobId>,
+    queue: Queue,
+    /// Jobs that count against the limit.
+    running: HashSet<JobId>,
+    /// Jobs whose launch is under way.
+    launching: HashSet<JobId>,
+    due: BTreeSet<(Timestamp, JobId)>,
+    meeting: HashSet<String>,
+    recent: VecDeque<String>,
+    recent_set: HashSet<String>,
+    inbox: mpsc::Receiver<Message>,
+    sender: Inbox,
+    steps: TaskTracker,
+}
+
+impl Driver {
+    /// A driver with every live job of the store.
+    pub async fn load(rooms: Arc<Rooms>, rules: Rules) -> Result<Self, store::Error> {
+        let (sender, inbox) = mpsc::channel(INBOX);
+        let mut driver = Self {
+            slots: HashMap::new(),
+            by_attempt: HashMap::new(),
+            by_child: HashMap::new(),
+            queue: Queue::default(),
+            running: HashSet::new(),
+            launching: HashSet::new(),
+            due: BTreeSet::new(),
+            meeting: HashSet::new(),
+            recent: VecDeque::new(),
+            recent_set: HashSet::new(),
+            inbox,
+            sender,
+            steps: TaskTracker::new(),
+            rules,
+            rooms,
+        };
+        for job in driver.rooms.store.live().await? {
+            driver.insert(job);
+        }
+        Ok(driver)
+    }
+
+    /// Where messages to the driver go.
+    #[must_use]
+    pub fn inbox(&self) -> Inbox {
+        self.sender.clone()
+    }
+
+    /// How many jobs are live.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Drives until `ending`, then lets the steps in hand end.
+    pub async fn run(mut self, ending: CancellationToken) {
+        let following = tokio::spawn(scan::follow(Arc::clone(&self.rooms), self.sender.clone(), ending.clone()));
+        let ids: Vec<JobId> = self.slots.keys().copied().collect();
+        for job_id in ids {
+            self.consider(job_id);
+        }
+        loop {
+            self.launch();
+            let wake = self.due.first().map(|(at, _)| *at);
+            tokio::select! {
+                () = ending.cancelled() => break,
+                message = self.inbox.recv() => match message {
+                    Some(message) => self.hear(message).await,
+                    None => break,
+                },
+                () = until(wake) => self.wake(),
+            }
+        }
+        self.steps.close();
+        if tokio::time::timeout(DRAIN, self.drain()).await.is_err() {
+            tracing::warn!("some steps did not end in time; they are taken up again at the next start");
+        }
+        // It ends with the same token.
+        drop(following.await);
+    }
+
+    async fn drain(&mut self) {
+        // A step in hand reports to the inbox, which must be read for it to end.
+        let waiting = self.steps.clone();
+        let mut waiting = std::pin::pin!(waiting.wait());
+        loop {
+            tokio::select! {
+                () = &mut waiting => return,
+                message = self.inbox.recv() => drop(message),
+            }
+        }
+    }
+
+    async fn hear(&mut self, message: Message) {
+        match message {
+            Message::Found(findings, reply) => {
+                let taken = self.take_in(findings).await;
+                // Whoever asked may be gone.
+                drop(reply.send(taken));
+            }
+            Message::Heard(events) => {
+                for event in events {
+                    match event {
+                        nomad::Event::Allocation(allocation) => self.heard_allocation(*allocation),
+                        nomad::Event::Job { id } => self.heard_child(&id),
+                    }
+                }
+            }
+            Message::Scanned(scan) => self.scanned(scan),
+            Message::Performed(job_id, result) => self.performed(job_id, *result).await,
+            Message::Met(child, result) => self.met(child, *result),
+        }
+    }
+
+    /// The job that a child belongs to.
+    fn job_of(&self, child: &str) -> Option<JobId> {
+        self.by_child
+            .get(child)
+            .or_else(|| self.by_attempt.get(&dispatch_id_of(child)?))
+            .copied()
+    }
+
+    fn heard_allocation(&mut self, allocation: nomad::Allocation) {
+        let Some(job_id) = self.job_of(&allocation.job_id) else { return self.heard_child(&allocation.job_id) };
+        if let Some(slot) = self.slots.get_mut(&job_id) {
+            slot.seen.take(allocation);
+            self.consider(job_id);
+        }
+    }
+
+    fn heard_child(&mut self, child: &str) {
+        let ours = self.rooms.base_jobs.parents().any(|parent| {
+            child.strip_prefix(parent).is_some_and(|rest| rest.starts_with("/dispatch-"))
+        });
+        if !ours || self.job_of(child).is_some() || self.recent_set.contains(child) {
+            return;
+        }
+        if self.meeting.insert(child.to_owned()) {
+            let (rooms, rules, child) = (Arc::clone(&self.rooms), self.rules.adopt.clone(), child.to_owned());
+            let sender = self.sender.clone();
+            self.steps.spawn(async move {
+                let met = meet::meet(&rooms, &rules, &child).await;
+                // The driver may have ended.
+                drop(sender.send(Message::Met(child, Box::new(met))).await);
+            });
+        }
+    }
+
+    fn met(&mut self, child: String, met: Result<Met, step::Error>) {
+        self.meeting.remove(&child);
+        match met {
+            Ok(Met::Old | Met::Stopped) => self.remember(child),
+            Ok(Met::Adopted(job)) => {
+                let job_id = job.job_id;
+                self.insert(*job);
+                self.consider(job_id);
+            }
+            // The next scan meets it again.
+            Err(error) => self.rooms.health.report(error.subject(), crate::telemetry::chain(&error)),
+        }
+    }
+
+    fn remember(&mut self, child: String) {
+        if self.recent_set.insert(child.clone()) {
+            self.recent.push_back(child);
+        }
+        while self.recent.len() > RECENT {
+            if let Some(oldest) = self.recent.pop_front() {
+                self.recent_set.remove(&oldest);
+            }
+        }
+    }
+
+    fn scanned(&mut self, scan: Scan) {
+        let children: HashSet<&str> = scan.children.iter().map(String::as_str).collect();
+        let allocations: HashSet<&str> =
+            scan.allocations.iter().map(|allocation| allocation.id.as_str()).collect();
+        let mut missed = Vec::new();
+        for (job_id, slot) in &mut self.slots {
+            let Some(attempt) = slot.job.attempt().filter(|_| slot.job.stage.launched()) else { continue };
+            let dispatched = attempt.dispatched_at.is_some_and(|at| at < scan.began_at);
+            let found = match (&attempt.allocation, &attempt.child) {
+                (Some(allocation), _) => allocations.contains(allocation.as_str()),
+                (None, Some(child)) => children.contains(child.as_str()),
+                (None, None) => true,
+            };
+            if dispatched && !found {
+                slot.seen.missed = true;
+                missed.push(*job_id);
+            }
+        }
+        for allocation in scan.allocations {
+            self.heard_allocation(allocation);
+        }
+        for child in &scan.children {
+            self.heard_child(child);
+        }
+        for job_id in missed {
+            self.consider(job_id);
+        }
+    }
+
+    /// Puts a job in a slot and its names in the indices.
+    fn insert(&mut self, job: Job) {
+        let slot = Slot {
+            seen: Seen::default(),
+            busy: false,
+            deferred: Vec::new(),
+            held_until: None,
+            pause: Pause::new(Duration::from_millis(200), Duration::from_secs(10)),
+            job,
+        };
+        let job_id = slot.job.job_id;
+        self.slots.insert(job_id, slot);
+        self.index(job_id);
+    }
+
+    /// Brings the indices in line with a job's record.
+    fn index(&mut self, job_id: JobId) {
+        let Some(slot) = self.slots.get(&job_id) else { return };
+        for attempt in &slot.job.attempts {
+            self.by_attempt.insert(attempt.dispatch_id, job_id);
+            if let Some(child) = &attempt.child {
+                self.by_child.insert(child.clone(), job_id);
+            }
+        }
+        let stage = slot.job.stage;
+        let launching = stage == Stage::Intended || stage == Stage::Queued && slot.busy;
+        let running = launching || (stage > Stage::Intended && stage < Stage::Ended && !slot.job.attempts.is_empty());
+        keep(&mut self.launching, job_id, launching);
+        keep(&mut self.running, job_id, running);
+    }
+
+    fn place(job: &Job) -> Place {
+        Place::new(job.work.priority, job.submitted_at, job.job_id)
+    }
+
+    /// Decides what comes next for a job, and begins it.
+    fn consider(&mut self, job_id: JobId) {
+        let now = super::now();
+        let Some(slot) = self.slots.get_mut(&job_id) else { return };
+        if slot.busy {
+            return;
+        }
+        if let Some(until) = slot.held_until {
+            if until > now {
+                self.due.insert((until, job_id));
+                return;
+            }
+            slot.held_until = None;
+        }
+        let context = Context { now, placement: self.rules.placement };
+        match plan::next(&slot.job, &slot.seen, context) {
+            Next::Do(step) => {
+                self.queue.remove(&Self::place(&slot.job));
+                self.begin(job_id, step);
+            }
+            Next::Turn => self.queue.push(Self::place(&slot.job)),
+            Next::Wait(Some(at)) => {
+                self.due.insert((at, job_id));
+            }
+            Next::Wait(None) => {}
+        }
+    }
+
+    /// Launches what the limits leave room for.
+    fn launch(&mut self) {
+        loop {
+            let load = Load {
+                running: self.running.len(),
+                launching: self.launching.len(),
+                limit: self.rules.running,
+            };
+            let Some(job_id) = self.queue.next(load) else { return };
+            let turn = self.slots.get(&job_id).is_some_and(|slot| !slot.busy && slot.job.stage == Stage::Queued);
+            if turn {
+                self.begin(job_id, Step::Intend);
+            }
+        }
+    }
+
+    fn begin(&mut self, job_id: JobId, step: Step) {
+        let Some(slot) = self.slots.get_mut(&job_id) else { return };
+        slot.busy = true;
+        let (job, seen) = (slot.job.clone(), slot.seen.clone());
+        self.index(job_id);
+        let (rooms, sender) = (Arc::clone(&self.rooms), self.sender.clone());
+        self.steps.spawn(async move {
+            let result = rooms.perform(job, seen, step).await;
+            // The driver may have ended; the record is in the store.
+            drop(sender.send(Message::Performed(job_id, Box::new(result))).await);
+        });
+    }
+
+    async fn performed(&mut self, job_id: JobId, result: Result<Performed, step::Error>) {
+        let Some(slot) = self.slots.get_mut(&job_id) else { return };
+        slot.busy = false;
+        match result {
+            Ok(Performed { job, seen }) => {
+                slot.pause.reset();
+                slot.job = job;
+                // What was heard while the step was under way is newer than what the step knew.
+                let heard = std::mem::replace(&mut slot.seen, seen);
+                for allocation in heard.allocations.into_values() {
+                    slot.seen.take(allocation);
+                }
+            }
+            Err(error) => {
+                self.rooms.health.report(error.subject(), crate::telemetry::chain(&error));
+                tracing::debug!(job = slot.job.name(), error = crate::telemetry::chain(&error), "step failed");
+                let wait = jiff::SignedDuration::try_from(slot.pause.wait()).unwrap_or_default();
+                slot.held_until = Some(super::now() + wait);
+                // An effect may have been recorded before the step failed.
+                if let Ok(Some(job)) = self.rooms.store.job(job_id).await
+                    && let Some(slot) = self.slots.get_mut(&job_id)
+                {
+                    slot.job = job;
+                }
+            }
+        }
+        self.index(job_id);
+        self.settle(job_id).await;
+    }
+
+    /// Takes up what waited for the slot; lets an ended job go.
+    async fn settle(&mut self, job_id: JobId) {
+        let Some(slot) = self.slots.get_mut(&job_id) else { return };
+        for deferred in std::mem::take(&mut slot.deferred) {
+            let changed = match deferred {
+                Deferred::Replace(job) if slot.job.stage <= Stage::Queued => {
+                    slot.job = *job;
+                    Some("changed")
+                }
+                Deferred::Replace(_) => None,
+                Deferred::Event(event) => {
+                    let name = event.name();
+                    slot.job.apply(event, super::now()).is_ok().then_some(name)
+                }
+            };
+            if let Some(event) = changed
+                && let Err(error) = self.rooms.store.save(&slot.job, event, super::now()).await
+            {
+                self.rooms.health.report(super::health::Subject::Store, crate::telemetry::chain(&error));
+            }
+        }
+        if slot.job.stage == Stage::Ended {
+            self.release(job_id);
+        } else {
+            self.consider(job_id);
+        }
+    }
+
+    fn release(&mut self, job_id: JobId) {
+        let Some(slot) = self.slots.remove(&job_id) else { return };
+        self.queue.remove(&Self::place(&slot.job));
+        self.running.remove(&job_id);
+        self.launching.remove(&job_id);
+        for attempt in slot.job.attempts {
+            self.by_attempt.remove(&attempt.dispatch_id);
+            if let Some(child) = attempt.child {
+                self.by_child.remove(&child);
+                self.remember(child);
+            }
+        }
+    }
+
+    /// Looks at the jobs whose time has come.
+    fn wake(&mut self) {
+        let now = super::now();
+        while let Some((at, job_id)) = self.due.first().copied()
+            && at <= now
+        {
+            self.due.pop_first();
+            self.consider(job_id);
+        }
+    }
+
+    /// Takes over what a look at the ops repo found, in one transaction.
+    async fn take_in(&mut self, findings: Findings) -> Result<(), store::Error> {
+        let now = super::now();
+        let moves = take_in::moves(&findings.files);
+        let mut intake = Intake { revision: Some(findings.revision.clone()), past: findings.past, jobs: Vec::new() };
+        let mut in_this_look: HashMap<String, Job> = HashMap::new();
+        let mut events = Vec::new();
+        for (from, to, _) in &moves {
+            self.moved(from, to, &mut intake).await?;
+        }
+        for finding in &findings.files {
+            match finding {
+                Finding::Deleted { path } => {
+                    let moved = moves.iter().any(|(from, ..)| from == path);
+                    if moved || findings.rewritten {
+                        continue;
+                    }
+                    for job in self.rooms.store.jobs_at(path).await? {
+                        if self.slots.contains_key(&job.job_id) {
+                            events.push((job.job_id, take_in::deleted(path)));
+                        }
+                    }
+                }
+                Finding::Written { path, blob, verdict } => {
+                    let mut known = Known::default();
+                    if let Some(id) = verdict.id() {
+                        known.job = match in_this_look.get(&id.key()) {
+                            Some(job) => Some(job.clone()),
+                            None => self.rooms.store.job_of_action(id).await?,
+                        };
+                        if let Some(live) = known.job.as_ref().and_then(|job| self.slots.get(&job.job_id)) {
+                            known.job = Some(live.job.clone());
+                        }
+                        known.past = match intake.past.iter().find(|past| past.id.key() == id.key()) {
+                            Some(past) => Some(past.clone()),
+                            None => self.rooms.store.past_action(id).await?,
+                        };
+                        known.claim = self.rooms.store.jobs_at(path).await?.into_iter().find(|job| job.stage == Stage::Ended);
+                    }
+                    match take_in::written(path, blob, verdict, known, &self.rules.approval, &findings.revision, now) {
+                        Taken::Nothing { why } => tracing::debug!(path, why, "nothing to do"),
+                        Taken::Record(job, event) => {
+                            if let (Origin::Action { id, .. }, true) = (&job.origin, event != "duplicate") {
+                                in_this_look.insert(id.key(), (*job).clone());
+                            }
+                            let ended = (job.stage == Stage::Ended)
+                                .then(|| step::result_path(&job, &self.rooms.actions));
+                            intake.jobs.push((*job, event, ended));
+                        }
+                    }
+                }
+            }
+        }
+        self.rooms.store.take_in(&intake, now).await?;
+        for (job, event, ended) in intake.jobs {
+            self.taken(job, event, ended.is_some()).await;
+        }
+        for (job_id, event) in events {
+            if let Some(slot) = self.slots.get_mut(&job_id) {
+                slot.deferred.push(Deferred::Event(event));
+                if !slot.busy {
+                    self.settle(job_id).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A file moved: its job's result will stand where it now is.
+    async fn moved(&mut self, from: &str, to: &str, intake: &mut Intake) -> Result<(), store::Error> {
+        for mut job in self.rooms.store.jobs_at(from).await? {
+            if let Some(slot) = self.slots.get_mut(&job.job_id) {
+                slot.job.relocate(to);
+                job = slot.job.clone();
+            } else {
+                job.relocate(to);
+            }
+            self.rooms.store.save(&job, "moved", super::now()).await?;
+        }
+        let Some(id) = crate::action::stem(to).and_then(|stem| crate::ids::ActionId::parse(&stem).ok()) else {
+            return Ok(());
+        };
+        if let Some(past) = self.rooms.store.past_action(&id).await?
+            && past.path == from
+        {
+            self.rooms.store.move_past_action(&id, to).await?;
+        }
+        for past in &mut intake.past {
+            if past.path == from {
+                to.clone_into(&mut past.path);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a job that was just recorded in its slot.
+    async fn taken(&mut self, job: Job, event: &'static str, ended: bool) {
+        let name = job.name();
+        let told = match (&job.ending, &job.waits_for, &job.approved_by) {
+            (Some(ending), ..) => ("rejected", ending.message.clone()),
+            (None, Some(what), _) => ("waiting", what.clone()),
+            (None, None, by) => ("approved", by.clone().unwrap_or_default()),
+        };
+        self.rooms.tell(&name, event, "");
+        self.rooms.tell(&name, told.0, told.1);
+        let job_id = job.job_id;
+        if ended {
+            self.rooms.results_ready.notify_one();
+        }
+        match self.slots.get_mut(&job_id) {
+            Some(slot) if slot.busy => slot.deferred.push(Deferred::Replace(Box::new(job))),
+            Some(slot) => {
+                self.queue.remove(&Self::place(&slot.job));
+                slot.job = job;
+                self.settle(job_id).await;
+            }
+            None if ended => {}
+            None => {
+                self.insert(job);
+                self.consider(job_id);
+            }
+        }
+    }
+}
+
+fn keep(set: &mut HashSet<JobId>, job_id: JobId, wanted: bool) {
+    if wanted {
+        set.insert(job_id);
+    } else {
+        set.remove(&job_id);
+    }
+}
+
+/// Sleeps until a time of day; for ever without one.
+async fn until(at: Option<Timestamp>) {
+    match at {
+        Some(at) => {
+            let left = Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
+            tokio::time::sleep(left).await;
+        }
+        None => std::future::pending().await,
+    }
+}

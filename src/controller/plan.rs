@@ -1,0 +1,409 @@
+//! What to do next about one job: a pure function of its record, what was seen in Nomad, and the time.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    lifecycle::{Attempt, Cancellation, Job, Stage},
+    nomad::Allocation,
+    outcome::Cause,
+    track::judge::{self, Progress},
+};
+
+/// How much longer than its timeout a task may run before the agent stops it. The wrapper in the base
+/// job ends it first, and needs up to 5 s to do so.
+const TIMEOUT_GRACE: SignedDuration = SignedDuration::from_secs(30);
+/// How long after a dispatch the child is looked for, where no allocation was heard of.
+const FIRST_LOOK: SignedDuration = SignedDuration::from_secs(1);
+/// How often a launched job is looked at where nothing is heard of it.
+const NEXT_LOOK: SignedDuration = SignedDuration::from_secs(15);
+
+/// One step: at most one effect, and the record of it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Check the secrets, compose the request and put the attempt on record.
+    Intend,
+    /// Send the request that is on record.
+    Dispatch,
+    /// Look at Nomad's truth about the child.
+    Look,
+    /// The child does not exist after all: send the request again.
+    Resend,
+    /// Choose an allocation.
+    Admit {
+        /// Its id.
+        allocation: String,
+        /// Its node's name.
+        node: String,
+    },
+    /// Put the grants in place and open the launch gate.
+    Grant,
+    /// Put on record that the task started.
+    Begin {
+        /// When.
+        at: Timestamp,
+    },
+    /// Tell Nomad to stop the child.
+    Stop(Cancellation),
+    /// Take log and report of an allocation that has ended, and judge it.
+    Conclude {
+        /// The allocation.
+        allocation: String,
+    },
+    /// End without an allocation to judge.
+    GiveUp(Cancellation),
+    /// Take every right from the attempt's allocations.
+    Withdraw,
+    /// Begin another attempt.
+    Again,
+    /// Put the result on record.
+    Finish,
+}
+
+/// What comes next for a job.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Next {
+    /// This step.
+    Do(Step),
+    /// Its turn in the queue.
+    Turn,
+    /// Something to be heard of it, or this time.
+    Wait(Option<Timestamp>),
+}
+
+/// What was seen of a job's attempt in Nomad. It is not kept over a restart: the first scan makes it anew.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// Its allocations, by id, as they were last heard of.
+    pub allocations: BTreeMap<String, Allocation>,
+    /// When Nomad's truth was last looked at.
+    pub looked_at: Option<Timestamp>,
+    /// Whether a scan did not find what is on record, so that it must be looked at.
+    pub missed: bool,
+    /// Whether a look found neither child nor allocation.
+    pub gone: bool,
+    /// Nomad's reasons why nothing was placed, at the last look.
+    pub placement: String,
+}
+
+impl Seen {
+    /// Takes an allocation in, unless something newer was heard of it.
+    pub fn take(&mut self, allocation: Allocation) {
+        let known = self.allocations.get(&allocation.id).map_or(0, |known| known.modify_index);
+        if allocation.modify_index >= known {
+            self.gone = false;
+            self.allocations.insert(allocation.id.clone(), allocation);
+        }
+    }
+}
+
+/// What the plan depends on besides the job.
+#[derive(Debug, Clone, Copy)]
+pub struct Context {
+    /// The present time.
+    pub now: Timestamp,
+    /// How long a job may wait for a node.
+    pub placement: Duration,
+}
+
+/// What comes next for `job`.
+#[must_use]
+pub fn next(job: &Job, seen: &Seen, context: Context) -> Next {
+    match job.stage {
+        Stage::Waiting | Stage::Queued => match &job.cancelled {
+            Some(cancellation) => Next::Do(Step::GiveUp(cancellation.clone())),
+            None if job.stage == Stage::Queued => Next::Turn,
+            None => Next::Wait(None),
+        },
+        Stage::Intended => Next::Do(Step::Dispatch),
+        Stage::Dispatched | Stage::Admitted | Stage::Granted | Stage::Working => match job.attempt() {
+            Some(attempt) => launched(job, attempt, seen, context),
+            None => Next::Wait(None),
+        },
+        Stage::Concluded => Next::Do(Step::Withdraw),
+        Stage::Withdrawn if job.runs_again() => Next::Do(Step::Again),
+        Stage::Withdrawn => Next::Do(Step::Finish),
+        Stage::Ended => Next::Wait(None),
+    }
+}
+
+fn launched(job: &Job, attempt: &Attempt, seen: &Seen, context: Context) -> Next {
+    let chosen = chosen(attempt, seen);
+    if let Some(allocation) = chosen
+        && judge::progress(allocation) == Progress::Terminal
+    {
+        return Next::Do(Step::Conclude { allocation: allocation.id.clone() });
+    }
+    if seen.gone {
+        return Next::Do(gone(job, attempt));
+    }
+    if seen.missed {
+        return Next::Do(Step::Look);
+    }
+    let look = || match seen.looked_at {
+        Some(at) => at + NEXT_LOOK,
+        None => attempt.dispatched_at.unwrap_or(context.now) + FIRST_LOOK,
+    };
+    if attempt.stopped.is_none()
+        && let Some(reason) = must_stop(job, attempt, chosen, seen, context)
+    {
+        return Next::Do(Step::Stop(reason));
+    }
+    if attempt.stopped.is_none() {
+        match (job.stage, chosen) {
+            (Stage::Dispatched, Some(allocation)) => {
+                return Next::Do(Step::Admit {
+                    allocation: allocation.id.clone(),
+                    node: allocation.node_name.clone(),
+                });
+            }
+            (Stage::Admitted, _) => return Next::Do(Step::Grant),
+            (Stage::Granted, Some(allocation)) => {
+                if let Progress::Running(at) = judge::progress(allocation) {
+                    return Next::Do(Step::Begin { at });
+                }
+            }
+            _ => {}
+        }
+    }
+    // A task that runs is heard of through the event stream and the scan; whatever has no allocation
+    // to be heard of, or was stopped, is looked at.
+    if chosen.is_some() && attempt.stopped.is_none() {
+        return Next::Wait(deadline(job, attempt));
+    }
+    let at = look();
+    if at <= context.now { Next::Do(Step::Look) } else { Next::Wait(Some(at)) }
+}
+
+/// The allocation that counts: the admitted one, or before that the one to admit. A terminal one is
+/// taken only where no other may still start.
+fn chosen<'seen>(attempt: &Attempt, seen: &'seen Seen) -> Option<&'seen Allocation> {
+    if let Some(id) = &attempt.allocation {
+        return seen.allocations.get(id);
+    }
+    let own = || seen.allocations.values().filter(|allocation| Some(&allocation.job_id) == attempt.child.as_ref());
+    own()
+        .filter(|allocation| judge::progress(allocation) != Progress::Terminal)
+        .min_by_key(|allocation| allocation.create_index)
+        .or_else(|| own().max_by_key(|allocation| allocation.create_index))
+}
+
+fn gone(job: &Job, attempt: &Attempt) -> Step {
+    if let Some(stopped) = &attempt.stopped {
+        return Step::GiveUp(stopped.clone());
+    }
+    if let Some(cancellation) = &job.cancelled {
+        return Step::GiveUp(cancellation.clone());
+    }
+    if job.stage == Stage::Dispatched && !attempt.meta.is_empty() {
+        return Step::Resend;
+    }
+    let child = attempt.child.as_deref().unwrap_or("the child");
+    Step::GiveUp(Cancellation {
+        cause: Cause::Vanished,
+        reason: format!("Nomad no longer knows {child}, so how it ended is not known"),
+    })
+}
+
+fn deadline(job: &Job, attempt: &Attempt) -> Option<Timestamp> {
+    let timeout = SignedDuration::try_from(job.work.timeout()).ok()?;
+    attempt.started_at?.checked_add(timeout).ok()?.checked_add(TIMEOUT_GRACE).ok()
+}
+
+fn must_stop(
+    job: &Job,
+    attempt: &Attempt,
+    chosen: Option<&Allocation>,
+    seen: &Seen,
+    context: Context,
+) -> Option<Cancellation> {
+    if let Some(cancellation) = &job.cancelled {
+        return Some(cancellation.clone());
+    }
+    if deadline(job, attempt).is_some_and(|deadline| deadline <= context.now) {
+        let seconds = job.work.timeout().as_secs();
+        return Some(Cancellation {
+            cause: Cause::Timeout,
+            reason: format!("the task ran longer than its timeout of {seconds} s and was stopped by the agent"),
+        });
+    }
+    let waited_since = attempt.dispatched_at?;
+    let placement = SignedDuration::try_from(context.placement).ok()?;
+    if chosen.is_none() && seen.looked_at.is_some() && waited_since.checked_add(placement).ok()? <= context.now {
+        let reasons = if seen.placement.is_empty() { "Nomad gives no reason" } else { &seen.placement };
+        let seconds = context.placement.as_secs();
+        return Some(Cancellation {
+            cause: Cause::NoCapacity,
+            reason: format!("no node took it within {seconds} s: {reasons}"),
+        });
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::DispatchId,
+        lifecycle::{Ending, Event, Origin, Work},
+        nomad::{TaskState, client_status},
+    };
+
+    const CHILD: &str = "runner/dispatch-x";
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_000 + second).unwrap()
+    }
+
+    fn context(second: i64) -> Context {
+        Context { now: at(second), placement: Duration::from_secs(900) }
+    }
+
+    /// A job after the first `count` events of the plain path, all at second 0.
+    fn job(count: usize) -> Job {
+        let origin = Origin::Action {
+            id: crate::ids::ActionId::parse("a").unwrap(),
+            path: "actions/a.toml".to_owned(),
+            blob: String::new(),
+            revision: crate::ids::Revision::parse(&"a".repeat(40)).unwrap(),
+        };
+        let mut job = Job::new(origin, Work::default(), at(0));
+        let events = [
+            Event::Intended {
+                dispatch_id: DispatchId::new(),
+                parent: "runner".to_owned(),
+                meta: BTreeMap::from([("secrets".to_owned(), String::new())]),
+                payload: vec![],
+            },
+            Event::Dispatched { child: CHILD.to_owned() },
+            Event::Admitted { allocation: "one".to_owned(), node: "n".to_owned() },
+            Event::Granted,
+            Event::Started { at: at(0) },
+        ];
+        for event in events.into_iter().take(count) {
+            job.apply(event, at(0)).unwrap();
+        }
+        job
+    }
+
+    fn allocation(id: &str, status: &str, index: u64) -> Allocation {
+        Allocation {
+            id: id.to_owned(),
+            job_id: CHILD.to_owned(),
+            client_status: status.to_owned(),
+            create_index: index,
+            modify_index: index,
+            ..Allocation::default()
+        }
+    }
+
+    fn seen(allocations: Vec<Allocation>) -> Seen {
+        let mut seen = Seen::default();
+        for allocation in allocations {
+            seen.take(allocation);
+        }
+        seen
+    }
+
+    fn cancelled(mut job: Job) -> Job {
+        let cancellation = Cancellation { cause: Cause::Cancelled, reason: "deleted".to_owned() };
+        job.apply(Event::Cancelled(cancellation), at(0)).unwrap();
+        job
+    }
+
+    #[test]
+    fn the_first_allocation_is_admitted_and_a_second_is_not() {
+        let both = seen(vec![allocation("two", "pending", 9), allocation("one", "pending", 5)]);
+        let Next::Do(Step::Admit { allocation: admitted, .. }) = next(&job(2), &both, context(0)) else { panic!() };
+        assert_eq!(admitted, "one");
+        let mut running = allocation("two", "running", 9);
+        let state = TaskState { started_at: Some(at(1)), ..TaskState::default() };
+        running.task_states.insert("runner".to_owned(), state);
+        let only_second_runs = seen(vec![allocation("one", "pending", 5), running]);
+        assert_eq!(next(&job(4), &only_second_runs, context(0)), Next::Wait(None));
+    }
+
+    #[test]
+    fn a_lost_first_allocation_leaves_its_replacement_to_be_admitted() {
+        let both = seen(vec![allocation("one", client_status::LOST, 5), allocation("two", "pending", 9)]);
+        let Next::Do(Step::Admit { allocation, .. }) = next(&job(2), &both, context(0)) else { panic!() };
+        assert_eq!(allocation, "two");
+        let Next::Do(Step::Conclude { allocation }) = next(&job(3), &both, context(0)) else { panic!() };
+        assert_eq!(allocation, "one");
+    }
+
+    #[test]
+    fn a_phantom_child_is_looked_for_and_sent_again_only_before_admission() {
+        assert_eq!(next(&job(2), &Seen::default(), context(0)), Next::Wait(Some(at(1))));
+        assert_eq!(next(&job(2), &Seen::default(), context(1)), Next::Do(Step::Look));
+        let gone = Seen { gone: true, ..Seen::default() };
+        assert_eq!(next(&job(2), &gone, context(2)), Next::Do(Step::Resend));
+        let Next::Do(Step::GiveUp(reason)) = next(&job(4), &gone, context(2)) else { panic!() };
+        assert_eq!(reason.cause, Cause::Vanished);
+    }
+
+    #[test]
+    fn a_cancelled_job_is_stopped_once_and_waits_for_its_end() {
+        let waiting = seen(vec![allocation("one", "pending", 5)]);
+        let mut job = cancelled(job(4));
+        let Next::Do(Step::Stop(reason)) = next(&job, &waiting, context(0)) else { panic!() };
+        job.apply(Event::Stopped(reason), at(0)).unwrap();
+        assert_eq!(next(&job, &waiting, context(0)), Next::Wait(Some(at(1))));
+        let ended = seen(vec![allocation("one", client_status::COMPLETE, 6)]);
+        assert!(matches!(next(&job, &ended, context(0)), Next::Do(Step::Conclude { .. })));
+    }
+
+    #[test]
+    fn a_cancelled_job_that_was_not_launched_just_ends() {
+        assert!(matches!(next(&cancelled(job(0)), &Seen::default(), context(0)), Next::Do(Step::GiveUp(_))));
+        assert_eq!(next(&job(0), &Seen::default(), context(0)), Next::Turn);
+    }
+
+    #[test]
+    fn no_capacity_needs_a_look_and_gives_nomads_reasons() {
+        let looked = Seen { looked_at: Some(at(899)), placement: "memory exhausted".to_owned(), ..Seen::default() };
+        assert!(matches!(next(&job(2), &looked, context(899)), Next::Wait(_)));
+        let Next::Do(Step::Stop(reason)) = next(&job(2), &looked, context(900)) else { panic!() };
+        assert_eq!(reason.cause, Cause::NoCapacity);
+        assert!(reason.reason.contains("memory exhausted"));
+    }
+
+    #[test]
+    fn the_agent_stops_what_outlives_its_own_deadline() {
+        let mut running = allocation("one", "running", 5);
+        running.task_states.insert("runner".to_owned(), TaskState { started_at: Some(at(0)), ..TaskState::default() });
+        let running = seen(vec![running]);
+        assert_eq!(next(&job(5), &running, context(3600)), Next::Wait(Some(at(3630))));
+        let Next::Do(Step::Stop(reason)) = next(&job(5), &running, context(3630)) else { panic!() };
+        assert_eq!(reason.cause, Cause::Timeout);
+    }
+
+    #[test]
+    fn an_attempt_that_ended_at_the_gate_runs_again_three_times_in_all() {
+        let mut job = job(0);
+        for attempt in 1..=3 {
+            for event in [
+                Event::Intended {
+                    dispatch_id: DispatchId::new(),
+                    parent: "runner".to_owned(),
+                    meta: BTreeMap::new(),
+                    payload: vec![],
+                },
+                Event::Dispatched { child: CHILD.to_owned() },
+                Event::Concluded(Ending {
+                    at_gate: true,
+                    ..Ending::without_task(Cause::DispatchFailed, "never started", at(0))
+                }),
+                Event::Withdrawn,
+            ] {
+                job.apply(event, at(0)).unwrap();
+            }
+            let expected = if attempt < 3 { Step::Again } else { Step::Finish };
+            assert_eq!(next(&job, &Seen::default(), context(0)), Next::Do(expected));
+            if attempt < 3 {
+                job.apply(Event::Again, at(0)).unwrap();
+            }
+        }
+    }
+}

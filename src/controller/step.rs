@@ -1,0 +1,461 @@
+//! Performs one step: one effect in one room, and the record of it.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use tokio::sync::{Semaphore, broadcast};
+
+use super::{
+    health::{Health, Subject},
+    plan::{Seen, Step},
+};
+use crate::{
+    action,
+    dispatch::{
+        launch::BaseJobs,
+        report::{self, Report},
+        request::{self, Request, Run},
+    },
+    grant::{self, Grants},
+    ids::DispatchId,
+    lifecycle::{Cancellation, Ending, Event, Excerpt, IllegalEvent, Job, Origin, Stage},
+    nomad::{self, placement_reasons},
+    outcome::Cause,
+    store::{self, Store},
+    track::{
+        judge::{self, Evidence},
+        log,
+    },
+};
+
+/// How many dispatches are sent at a time: Nomad takes three times as many over eight connections as
+/// over one, and no more beyond.
+const DISPATCHES: usize = 8;
+/// How many logs are fetched at a time.
+const COLLECTIONS: usize = 16;
+/// The largest report of the wrapper that is read, in bytes.
+const REPORT_LIMIT: usize = 256 * 1024;
+/// How often fetching a log is tried before it counts as lost.
+const LOG_TRIES: u32 = 5;
+
+/// What every step may use.
+#[derive(Debug)]
+pub struct Rooms {
+    /// The memory.
+    pub store: Store,
+    /// Nomad.
+    pub nomad: Arc<nomad::Client>,
+    /// The grants.
+    pub grants: Grants,
+    /// The base jobs.
+    pub base_jobs: BaseJobs,
+    /// What is in trouble.
+    pub health: Health,
+    /// The folder of the action files, for the results of work that has none.
+    pub actions: String,
+    /// How much of a log's end stands in a result, in bytes.
+    pub log_tail: usize,
+    /// Whoever wants to hear what happens.
+    pub progress: broadcast::Sender<Progress>,
+    /// Wakes whoever pushes results.
+    pub results_ready: Arc<tokio::sync::Notify>,
+    dispatches: Semaphore,
+    collections: Semaphore,
+}
+
+/// What a step is made from.
+#[derive(Debug)]
+pub struct Parts {
+    /// See [`Rooms`].
+    pub store: Store,
+    /// See [`Rooms`].
+    pub nomad: Arc<nomad::Client>,
+    /// See [`Rooms`].
+    pub grants: Grants,
+    /// See [`Rooms`].
+    pub base_jobs: BaseJobs,
+    /// See [`Rooms`].
+    pub health: Health,
+    /// See [`Rooms`].
+    pub actions: String,
+    /// See [`Rooms`].
+    pub log_tail: usize,
+}
+
+/// Something that happened to a job, for people who watch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// The job's name: its action id, or its job id.
+    pub name: String,
+    /// What happened.
+    pub event: &'static str,
+    /// More about it, in words.
+    pub detail: String,
+}
+
+/// Why a step was not done. It is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nomad.
+    #[error("{0}")]
+    Nomad(#[from] nomad::Error),
+    /// Vault.
+    #[error("{0}")]
+    Grant(#[from] grant::Error),
+    /// The store.
+    #[error("{0}")]
+    Store(#[from] store::Error),
+    /// The plan and the record do not fit each other.
+    #[error(transparent)]
+    Illegal(#[from] IllegalEvent),
+    /// A base job cannot be registered.
+    #[error("{0}")]
+    BaseJob(#[from] crate::dispatch::launch::Error),
+}
+
+impl Error {
+    /// Whose trouble it is.
+    #[must_use]
+    pub fn subject(&self) -> Subject {
+        match self {
+            Self::Nomad(_) | Self::BaseJob(_) => Subject::Nomad,
+            Self::Grant(_) => Subject::Vault,
+            Self::Store(_) | Self::Illegal(_) => Subject::Store,
+        }
+    }
+}
+
+/// What a step leaves behind.
+#[derive(Debug)]
+pub struct Performed {
+    /// The job as it now is.
+    pub job: Job,
+    /// What was seen, as it now is.
+    pub seen: Seen,
+}
+
+impl Rooms {
+    /// Puts the rooms together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { store, nomad, grants, base_jobs, health, actions, log_tail } = parts;
+        Self {
+            store,
+            nomad,
+            grants,
+            base_jobs,
+            health,
+            actions,
+            log_tail,
+            progress: broadcast::Sender::new(4096),
+            results_ready: Arc::new(tokio::sync::Notify::new()),
+            dispatches: Semaphore::new(DISPATCHES),
+            collections: Semaphore::new(COLLECTIONS),
+        }
+    }
+
+    /// Tells whoever watches.
+    pub fn tell(&self, name: &str, event: &'static str, detail: impl Into<String>) {
+        let detail = detail.into();
+        tracing::info!(job = name, event, detail);
+        // Nobody watching is no error.
+        drop(self.progress.send(Progress { name: name.to_owned(), event, detail }));
+    }
+
+    /// Applies an event, puts it on record and tells of it.
+    async fn record(&self, job: &mut Job, event: Event) -> Result<(), Error> {
+        let now = super::now();
+        let (name, detail) = (event.name(), detail(&event));
+        job.apply(event, now)?;
+        self.store.save(job, name, now).await?;
+        self.tell(&job.name(), name, detail);
+        Ok(())
+    }
+
+    /// Performs one step.
+    pub async fn perform(&self, mut job: Job, mut seen: Seen, step: Step) -> Result<Performed, Error> {
+        match step {
+            Step::Intend => self.intend(&mut job).await?,
+            Step::Dispatch => self.dispatch(&mut job, &mut seen).await?,
+            Step::Look => self.look(&mut job, &mut seen).await?,
+            Step::Resend => {
+                seen = Seen::default();
+                self.record(&mut job, Event::NotFound).await?;
+            }
+            Step::Admit { allocation, node } => self.admit(&mut job, allocation, node).await?,
+            Step::Grant => self.grant(&mut job).await?,
+            Step::Begin { at } => self.record(&mut job, Event::Started { at }).await?,
+            Step::Stop(reason) => {
+                for child in children(&job, &seen) {
+                    self.nomad.deregister(&child).await?;
+                }
+                self.record(&mut job, Event::Stopped(reason)).await?;
+            }
+            Step::Conclude { allocation } => self.conclude(&mut job, &seen, &allocation).await?,
+            Step::GiveUp(reason) => {
+                let ending = Ending::without_task(reason.cause, reason.reason, super::now());
+                self.record(&mut job, Event::Concluded(ending)).await?;
+            }
+            Step::Withdraw => self.withdraw(&mut job, &seen).await?,
+            Step::Again => {
+                seen = Seen::default();
+                self.record(&mut job, Event::Again).await?;
+            }
+            Step::Finish => self.finish(&mut job).await?,
+        }
+        Ok(Performed { job, seen })
+    }
+
+    async fn intend(&self, job: &mut Job) -> Result<(), Error> {
+        let unknown = self.grants.unknown_secrets(&job.work.secrets).await?;
+        self.health.clear(Subject::Vault);
+        if let Some(name) = unknown.first() {
+            let reason = format!("no secret is called {name}: an operator makes it with `consign secret put {name}`");
+            return self.refuse(job, Cause::UnknownSecret, reason).await;
+        }
+        let Some(parent) = self.base_jobs.parent(&job.work.base_job) else {
+            let reason = format!("no base job is called {}", job.work.base_job);
+            return self.refuse(job, Cause::Invalid, reason).await;
+        };
+        let dispatch_id = DispatchId::new();
+        match request(job, dispatch_id) {
+            Ok(Request { meta, payload }) => {
+                self.record(job, Event::Intended { dispatch_id, parent, meta, payload }).await
+            }
+            Err(error) => self.refuse(job, Cause::Invalid, error.to_string()).await,
+        }
+    }
+
+    async fn refuse(&self, job: &mut Job, cause: Cause, reason: String) -> Result<(), Error> {
+        let ending = Ending::without_task(cause, reason, super::now());
+        self.record(job, Event::Concluded(ending)).await
+    }
+
+    async fn dispatch(&self, job: &mut Job, seen: &mut Seen) -> Result<(), Error> {
+        let Some(attempt) = job.attempt() else { return Ok(()) };
+        let token = attempt.dispatch_id.to_string();
+        let _permit = self.dispatches.acquire().await;
+        // A cancelled job needs no child, but one may exist already.
+        let found = match self.find(&attempt.parent, &token).await {
+            Ok(found) => found,
+            Err(error) => return Err(error.into()),
+        };
+        let child = match found {
+            Some(child) => child,
+            None if job.cancelled.is_some() => {
+                let Some(Cancellation { cause, reason }) = job.cancelled.clone() else { return Ok(()) };
+                return self.refuse(job, cause, reason).await;
+            }
+            None => match self.nomad.dispatch(&attempt.parent, &token, &attempt.meta, &attempt.payload).await {
+                Ok(child) => child,
+                Err(error) if error.kind() == nomad::Kind::NotFound => {
+                    self.base_jobs.ensure(&self.nomad).await?;
+                    return Err(error.into());
+                }
+                Err(error) => return Err(error.into()),
+            },
+        };
+        self.health.clear(Subject::Nomad);
+        *seen = Seen { allocations: std::mem::take(&mut seen.allocations), ..Seen::default() };
+        self.record(job, Event::Dispatched { child }).await
+    }
+
+    /// The child that an attempt has already, after a crash between sending and recording.
+    async fn find(&self, parent: &str, token: &str) -> Result<Option<String>, nomad::Error> {
+        let children = self.nomad.children(&format!("{parent}/dispatch-{token}-")).await?;
+        Ok(children.into_iter().min_by_key(|child| child.submit_time).map(|child| child.id))
+    }
+
+    /// Asks Nomad itself what became of the child.
+    async fn look(&self, job: &mut Job, seen: &mut Seen) -> Result<(), Error> {
+        let Some(attempt) = job.attempt().cloned() else { return Ok(()) };
+        let Some(child) = attempt.child.clone() else { return Ok(()) };
+        let allocations = self.nomad.job_allocations(&child).await?;
+        let found = !allocations.is_empty();
+        for allocation in allocations {
+            seen.take(allocation);
+        }
+        if !found {
+            match self.nomad.child(&child).await? {
+                Some(record) => {
+                    seen.gone = record.status == "dead" && attempt.stopped.is_some();
+                    seen.placement = placement_reasons(&self.nomad.evaluations(&child).await?);
+                }
+                None => match self.find(&attempt.parent, &attempt.dispatch_id.to_string()).await? {
+                    Some(other) if job.stage == Stage::Dispatched => {
+                        self.record(job, Event::Dispatched { child: other }).await?;
+                    }
+                    _ => seen.gone = true,
+                },
+            }
+        } else if let Some(admitted) = &attempt.allocation {
+            seen.gone = !seen.allocations.contains_key(admitted);
+        }
+        self.health.clear(Subject::Nomad);
+        seen.missed = false;
+        seen.looked_at = Some(super::now());
+        Ok(())
+    }
+
+    async fn admit(&self, job: &mut Job, allocation: String, node: String) -> Result<(), Error> {
+        let Some(attempt) = job.attempt() else { return Ok(()) };
+        // The row decides: one allocation for each attempt, whatever else happens.
+        let chosen = self.store.admit(attempt.dispatch_id, &allocation, super::now()).await?;
+        self.record(job, Event::Admitted { allocation: chosen, node }).await
+    }
+
+    async fn grant(&self, job: &mut Job) -> Result<(), Error> {
+        let Some(allocation) = job.attempt().and_then(|attempt| attempt.allocation.clone()) else { return Ok(()) };
+        match self.grants.issue(&allocation, &job.work.secrets).await {
+            Ok(_) => {
+                self.health.clear(Subject::Vault);
+                self.record(job, Event::Granted).await
+            }
+            Err(error @ (grant::Error::UnknownSecret(_) | grant::Error::Withdrawn(_))) => {
+                let reason = Cancellation { cause: Cause::SecretDenied, reason: error.to_string() };
+                if let Some(child) = job.attempt().and_then(|attempt| attempt.child.clone()) {
+                    self.nomad.deregister(&child).await?;
+                }
+                self.record(job, Event::Stopped(reason)).await
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn conclude(&self, job: &mut Job, seen: &Seen, allocation: &str) -> Result<(), Error> {
+        let Some(state) = seen.allocations.get(allocation) else { return Ok(()) };
+        let Some(attempt) = job.attempt().cloned() else { return Ok(()) };
+        let task = judge::task_name(state).filter(|_| judge::has_started(state));
+        let (excerpt, report) = match task {
+            Some(task) => {
+                let _permit = self.collections.acquire().await;
+                (self.excerpt(allocation, task).await, self.report(allocation).await)
+            }
+            None => (Excerpt::lost(), None),
+        };
+        let evidence = Evidence {
+            allocation: state,
+            admitted: attempt.allocation.is_some(),
+            report: report.as_ref(),
+            stopped: attempt.stopped.as_ref(),
+            timeout: job.work.timeout(),
+            now: super::now(),
+        };
+        let ending = Ending { log: excerpt, ..judge::judge(&evidence) };
+        // A task may start and end between two looks; that it worked is told all the same.
+        if let (Stage::Granted, Some(at)) = (job.stage, ending.started_at) {
+            self.record(job, Event::Started { at }).await?;
+        }
+        self.health.clear(Subject::Nomad);
+        self.record(job, Event::Concluded(ending)).await
+    }
+
+    /// The end of what the task printed. Nomad may have collected it already, or the node may be away.
+    async fn excerpt(&self, allocation: &str, task: &str) -> Excerpt {
+        for tried in 1..=LOG_TRIES {
+            match self.nomad.log_tail(allocation, task, self.log_tail).await {
+                Ok(Some(tail)) => return log::excerpt(&tail.bytes, tail.truncated),
+                Ok(None) => break,
+                Err(error) => tracing::warn!(allocation, %error, tried, "cannot read the log"),
+            }
+            tokio::time::sleep(Duration::from_millis(100) * tried).await;
+        }
+        Excerpt::lost()
+    }
+
+    async fn report(&self, allocation: &str) -> Option<Report> {
+        match self.nomad.file(allocation, report::PATH, REPORT_LIMIT).await {
+            Ok(found) => found.map(|bytes| report::parse(&bytes)),
+            Err(error) => {
+                tracing::warn!(allocation, %error, "cannot read the wrapper's report");
+                None
+            }
+        }
+    }
+
+    async fn withdraw(&self, job: &mut Job, seen: &Seen) -> Result<(), Error> {
+        let admitted = job.attempt().and_then(|attempt| attempt.allocation.clone());
+        let others = seen.allocations.keys().cloned();
+        let allocations: BTreeSet<String> = admitted.into_iter().chain(others).collect();
+        for allocation in allocations {
+            self.grants.withdraw(&allocation).await?;
+        }
+        self.health.clear(Subject::Vault);
+        // Whatever else was created for this attempt lost at the gate: it must not stay.
+        let unended = |allocation: &nomad::Allocation| judge::progress(allocation) != judge::Progress::Terminal;
+        let losers: BTreeSet<&String> = seen
+            .allocations
+            .values()
+            .filter(|allocation| unended(allocation))
+            .map(|allocation| &allocation.job_id)
+            .collect();
+        for child in losers {
+            self.nomad.deregister(child).await?;
+        }
+        self.record(job, Event::Withdrawn).await
+    }
+
+    async fn finish(&self, job: &mut Job) -> Result<(), Error> {
+        let now = super::now();
+        job.apply(Event::Ended, now)?;
+        self.store.finish(job, &result_path(job, &self.actions), now).await?;
+        let ending = job.ending.as_ref();
+        let outcome = ending.map(|ending| format!("{}: {}", ending.cause.outcome(), ending.message));
+        self.tell(&job.name(), "ended", outcome.unwrap_or_default());
+        self.results_ready.notify_one();
+        Ok(())
+    }
+}
+
+/// Where a job's result file stands.
+#[must_use]
+pub fn result_path(job: &Job, actions: &str) -> String {
+    match &job.origin {
+        Origin::Action { path, .. } => action::result_path(path).unwrap_or_else(|| format!("{path}.result.json")),
+        Origin::Hand { .. } => format!("{actions}/by-hand/{}.result.json", job.job_id),
+    }
+}
+
+/// Every child of the present attempt that was heard of.
+fn children(job: &Job, seen: &Seen) -> BTreeSet<String> {
+    let own = job.attempt().and_then(|attempt| attempt.child.clone());
+    own.into_iter().chain(seen.allocations.values().map(|allocation| allocation.job_id.clone())).collect()
+}
+
+fn request(job: &Job, dispatch_id: DispatchId) -> Result<Request, request::Error> {
+    let (action_id, revision) = match &job.origin {
+        Origin::Action { id, revision, .. } => (Some(id.clone()), Some(revision.clone())),
+        Origin::Hand { .. } => (None, None),
+    };
+    let work = &job.work;
+    Request::new(&Run {
+        job_id: job.job_id,
+        dispatch_id,
+        attempt: job.attempts.len() + 1,
+        action_id,
+        formula: work.formula.clone(),
+        context: work.context.clone(),
+        revision,
+        secrets: work.secrets.clone(),
+        args: work.args.clone(),
+        env: work.env.clone(),
+        model: work.model.clone(),
+        tools: work.tools.clone(),
+        timeout: work.timeout(),
+        body: work.body.clone(),
+    })
+}
+
+/// More about an event, in words.
+fn detail(event: &Event) -> String {
+    match event {
+        Event::Awaits { what } => what.clone(),
+        Event::Approved { by } => by.clone(),
+        Event::Intended { dispatch_id, .. } => dispatch_id.to_string(),
+        Event::Dispatched { child } => child.clone(),
+        Event::Admitted { allocation, node } => format!("allocation {allocation} on {node}"),
+        Event::Cancelled(reason) | Event::Stopped(reason) => reason.reason.clone(),
+        Event::Concluded(ending) => ending.message.clone(),
+        Event::Started { at } => at.to_string(),
+        Event::NotFound | Event::Granted | Event::Withdrawn | Event::Again | Event::Ended => String::new(),
+    }
+}

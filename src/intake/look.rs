@@ -1,0 +1,218 @@
+//! Looks at the ops repo.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::{Finding, Findings, Verdict};
+use crate::{
+    action::{self, FILE_LIMIT},
+    ids::{ActionId, FormulaName, Revision},
+    ops_repo::{self, Blob, BlobId, Entry, EntryKind, OpsRepo},
+    outcome::{Cause, Outcome, result_file::ResultFile},
+    store::PastAction,
+    validation::{self, FileKind, Formulas, SourceFile},
+};
+
+/// The largest result file that is read, in bytes. Results are written far smaller.
+const RESULT_LIMIT: usize = 1024 * 1024;
+/// How many results are read at a time, so that a repo with a long past is not held in memory.
+const RESULTS_AT_ONCE: usize = 1000;
+
+/// Looks at `tip`, compared with what was looked at before.
+///
+/// Without `before`, or where it no longer exists, the whole tree is listed; actions that have a
+/// result then count as ended.
+pub async fn look(
+    repo: &OpsRepo,
+    before: Option<&Revision>,
+    tip: &Revision,
+    results_tip: Option<&Revision>,
+) -> Result<Findings, ops_repo::Error> {
+    match before {
+        None => afresh(repo, tip, results_tip).await,
+        Some(before) => {
+            let rewritten = !repo.is_ancestor(before, tip).await?;
+            match repo.changes(before, tip).await {
+                Ok(changes) => {
+                    let changed: Vec<Changed> = changes
+                        .into_iter()
+                        .map(|change| Changed { path: change.path, after: change.after })
+                        .collect();
+                    let files = read(repo, tip, changed).await?;
+                    Ok(Findings { revision: tip.clone(), rewritten, files, past: Vec::new() })
+                }
+                Err(error) if error.kind() == ops_repo::ErrorKind::MissingRevision => {
+                    let mut findings = afresh(repo, tip, results_tip).await?;
+                    findings.rewritten = true;
+                    Ok(findings)
+                }
+                Err(error) => Err(error),
+            }
+        }
+    }
+}
+
+/// A path that differs, and what stands there now.
+struct Changed {
+    path: String,
+    after: Option<Entry>,
+}
+
+async fn afresh(
+    repo: &OpsRepo,
+    tip: &Revision,
+    results_tip: Option<&Revision>,
+) -> Result<Findings, ops_repo::Error> {
+    let entries = repo.snapshot(tip).await?;
+    let mut results: BTreeMap<String, BlobId> = BTreeMap::new();
+    let elsewhere = match results_tip {
+        Some(results_tip) if results_tip != tip => repo.snapshot(results_tip).await?,
+        _ => Vec::new(),
+    };
+    for entry in entries.iter().chain(&elsewhere) {
+        if entry.path.ends_with(".result.json") {
+            results.insert(entry.path.clone(), entry.blob.clone());
+        }
+    }
+    let (ended, open): (Vec<Entry>, Vec<Entry>) = entries
+        .into_iter()
+        .partition(|entry| action::result_path(&entry.path).is_some_and(|path| results.contains_key(&path)));
+    let past = past_actions(repo, ended, &results).await?;
+    let changed = open.into_iter().map(|entry| Changed { path: entry.path.clone(), after: Some(entry) }).collect();
+    let files = read(repo, tip, changed).await?;
+    Ok(Findings { revision: tip.clone(), rewritten: false, files, past })
+}
+
+/// The actions that have a result, with their content where they were never launched.
+async fn past_actions(
+    repo: &OpsRepo,
+    ended: Vec<Entry>,
+    results: &BTreeMap<String, BlobId>,
+) -> Result<Vec<PastAction>, ops_repo::Error> {
+    let mut past = Vec::with_capacity(ended.len());
+    for chunk in ended.chunks(RESULTS_AT_ONCE) {
+        let known: Vec<(ActionId, &Entry, &BlobId)> = chunk
+            .iter()
+            .filter_map(|entry| {
+                let id = ActionId::parse(&action::stem(&entry.path)?).ok()?;
+                Some((id, entry, results.get(&action::result_path(&entry.path)?)?))
+            })
+            .collect();
+        let blobs: Vec<BlobId> = known.iter().map(|(_, _, blob)| (*blob).clone()).collect();
+        let contents = repo.read_blobs(&blobs, RESULT_LIMIT).await?;
+        for ((id, entry, _), content) in known.into_iter().zip(contents) {
+            past.push(PastAction {
+                id,
+                path: entry.path.clone(),
+                rejected_blob: never_launched(&content).then(|| entry.blob.to_string()),
+            });
+        }
+    }
+    Ok(past)
+}
+
+/// Whether a result says that nothing was launched. One that does not read counts as launched: an
+/// action whose end is in doubt must not run again.
+fn never_launched(content: &Blob) -> bool {
+    let Blob::Content(bytes) = content else { return false };
+    serde_json::from_slice::<ResultFile>(bytes)
+        .is_ok_and(|result| result.outcome == Outcome::Rejected && result.attempts.is_empty())
+}
+
+/// Reads the action files among what differs, and the formulas that they name.
+async fn read(repo: &OpsRepo, tip: &Revision, changed: Vec<Changed>) -> Result<Vec<Finding>, ops_repo::Error> {
+    let settings = repo.settings();
+    let is_action = |path: &str| {
+        validation::kind_of(path, &settings.actions, &settings.formulas) == Some(FileKind::Action)
+    };
+    let mut files = Vec::new();
+    let mut written = Vec::new();
+    for change in changed.into_iter().filter(|change| is_action(&change.path)) {
+        match change.after {
+            None => files.push(Finding::Deleted { path: change.path }),
+            Some(entry) => written.push(entry),
+        }
+    }
+    let blobs: Vec<BlobId> = written.iter().map(|entry| entry.blob.clone()).collect();
+    let contents = repo.read_blobs(&blobs, FILE_LIMIT).await?;
+    let mut actions = Vec::new();
+    for (entry, content) in written.into_iter().zip(contents) {
+        let read = match (entry.kind, content) {
+            (EntryKind::Regular | EntryKind::Executable, Blob::Content(bytes)) => Ok(bytes),
+            (EntryKind::Regular | EntryKind::Executable, Blob::TooLarge { size }) => {
+                Err(format!("it has {size} bytes, more than the {FILE_LIMIT} that an action file may have"))
+            }
+            (EntryKind::Regular | EntryKind::Executable, Blob::Missing) => {
+                Err("its content is missing from the repository".to_owned())
+            }
+            _ => Err("it is not a regular file".to_owned()),
+        };
+        actions.push((entry, read));
+    }
+    let named: BTreeSet<FormulaName> = actions
+        .iter()
+        .filter_map(|(entry, read)| validation::check_action(&entry.path, read.as_ref().ok()?).ok())
+        .map(|action| action.formula)
+        .collect();
+    let formulas = AtRevision::read(repo, tip, &named).await?;
+    for (entry, read) in actions {
+        let verdict = match read {
+            Ok(bytes) => Verdict::new(validation::check(&entry.path, &bytes, &formulas)),
+            Err(message) => Verdict::Unsound {
+                id: action::stem(&entry.path).and_then(|stem| ActionId::parse(&stem).ok()),
+                cause: Cause::Invalid,
+                message: format!("{}: {message}", entry.path),
+            },
+        };
+        files.push(Finding::Written { path: entry.path, blob: entry.blob.to_string(), verdict });
+    }
+    Ok(files)
+}
+
+/// The formulas of one revision.
+struct AtRevision {
+    files: HashMap<String, Vec<SourceFile>>,
+    names: Vec<String>,
+}
+
+impl AtRevision {
+    async fn read(repo: &OpsRepo, tip: &Revision, named: &BTreeSet<FormulaName>) -> Result<Self, ops_repo::Error> {
+        let mut formulas = Self { files: HashMap::new(), names: Vec::new() };
+        if named.is_empty() {
+            return Ok(formulas);
+        }
+        let mut wanted = Vec::new();
+        for entry in repo.formulas(tip).await? {
+            let Some(name) = formula_name(&entry.path) else { continue };
+            if matches!(entry.kind, EntryKind::Regular | EntryKind::Executable) {
+                if named.iter().any(|wanted| wanted.as_str() == name) {
+                    wanted.push((name.clone(), entry));
+                }
+                formulas.names.push(name);
+            }
+        }
+        let blobs: Vec<BlobId> = wanted.iter().map(|(_, entry)| entry.blob.clone()).collect();
+        // One byte more than the limit, so that the reader of formulas says that it is too large.
+        let contents = repo.read_blobs(&blobs, usize::MAX).await?;
+        for ((name, entry), content) in wanted.into_iter().zip(contents) {
+            if let Blob::Content(content) = content {
+                formulas.files.entry(name).or_default().push(SourceFile { path: entry.path, content });
+            }
+        }
+        Ok(formulas)
+    }
+}
+
+fn formula_name(path: &str) -> Option<String> {
+    let name = path.rsplit('/').next()?;
+    name.strip_suffix(".sh").or_else(|| name.strip_suffix(".toml")).map(ToOwned::to_owned)
+}
+
+impl Formulas for AtRevision {
+    fn files(&self, name: &FormulaName) -> Vec<SourceFile> {
+        self.files.get(name.as_str()).cloned().unwrap_or_default()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.names.clone()
+    }
+}

@@ -1,0 +1,139 @@
+//! What a look at the ops repo means: which action files are new, changed or gone.
+//!
+//! Only what differs between two revisions is read. Action and formula are taken at the same revision,
+//! so that a later change of the formula does not touch what already waits.
+
+pub mod look;
+
+use crate::{
+    formula::Formula,
+    action::Action,
+    ids::{ActionId, Revision},
+    lifecycle::Work,
+    outcome::Cause,
+    store::PastAction,
+    validation::{Checked, Valid},
+};
+
+/// Everything that one look found.
+#[derive(Debug)]
+pub struct Findings {
+    /// The revision that was looked at.
+    pub revision: Revision,
+    /// Whether the history was rewritten since the last look: then nothing counts as deleted.
+    pub rewritten: bool,
+    /// The action files that differ, in the order of their paths.
+    pub files: Vec<Finding>,
+    /// Actions that had a result before this store knew them.
+    pub past: Vec<PastAction>,
+}
+
+/// One action file that differs.
+#[derive(Debug)]
+pub enum Finding {
+    /// It is new or has other content.
+    Written {
+        /// The file.
+        path: String,
+        /// Its git blob.
+        blob: String,
+        /// What is in it.
+        verdict: Verdict,
+    },
+    /// It is gone.
+    Deleted {
+        /// The file.
+        path: String,
+    },
+}
+
+/// What an action file amounts to.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Work that can be launched.
+    Sound {
+        /// The action.
+        action: Box<Action>,
+        /// What runs.
+        work: Box<Work>,
+    },
+    /// Something that cannot.
+    Unsound {
+        /// The id that its result goes by; `None` where its stem is no legal id.
+        id: Option<ActionId>,
+        /// Why.
+        cause: Cause,
+        /// Why, in a sentence.
+        message: String,
+    },
+}
+
+impl Verdict {
+    /// Makes of a checked file what is launched, or why it is not.
+    #[must_use]
+    pub fn new(checked: Checked) -> Self {
+        match checked {
+            Checked::Invalid(invalid) => {
+                Self::Unsound { id: invalid.action_id, cause: invalid.cause, message: invalid.message }
+            }
+            Checked::Valid(valid) => match unavailable(&valid.action, &valid.formula) {
+                Some((cause, message)) => Self::Unsound { id: Some(valid.action.id), cause, message },
+                None => {
+                    let work = work(&valid);
+                    Self::Sound { action: Box::new(valid.action), work: Box::new(work) }
+                }
+            },
+        }
+    }
+
+    /// The id that the file's result goes by.
+    #[must_use]
+    pub fn id(&self) -> Option<&ActionId> {
+        match self {
+            Self::Sound { action, .. } => Some(&action.id),
+            Self::Unsound { id, .. } => id.as_ref(),
+        }
+    }
+}
+
+/// What an action asks for that this version cannot give. It is refused rather than run without.
+fn unavailable(action: &Action, formula: &Formula) -> Option<(Cause, String)> {
+    if let Some(alias) = action.mounts.first() {
+        let message = format!("no mount is called {alias}: this version of consign has no mounts yet");
+        return Some((Cause::MissingMount, message));
+    }
+    let asked = [
+        ("resources", action.resources.is_some() || formula.resources.is_some()),
+        ("constraints", !action.constraints.is_empty()),
+        ("retry", action.retry.is_some()),
+        ("concurrency", action.concurrency.is_some()),
+        ("after", !action.after.is_empty()),
+        ("not_before", action.not_before.is_some()),
+        ("artifacts", !action.artifacts.is_empty() || !formula.artifacts.is_empty()),
+        ("notify", !action.notify.is_empty()),
+    ];
+    let named: Vec<&str> = asked.into_iter().filter(|(_, asked)| *asked).map(|(key, _)| key).collect();
+    if named.is_empty() {
+        return None;
+    }
+    let message = format!("this version of consign cannot give what it asks for with {}", named.join(", "));
+    Some((Cause::Invalid, message))
+}
+
+fn work(valid: &Valid) -> Work {
+    let Valid { action, formula, args, .. } = valid;
+    let base_job = action.job.clone().or_else(|| formula.job.clone());
+    Work {
+        base_job: base_job.unwrap_or_else(|| "runner".to_owned()),
+        formula: Some(formula.name.clone()),
+        body: Some(formula.body.clone()),
+        context: action.context.clone(),
+        secrets: action.secrets.clone(),
+        args: args.clone(),
+        env: action.env.clone(),
+        timeout: action.timeout.or(formula.timeout),
+        priority: action.priority,
+        model: action.model.clone(),
+        tools: action.tools.clone(),
+    }
+}
