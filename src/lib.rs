@@ -4,6 +4,7 @@
 //! `docs/architecture.md` names what flows where.
 
 pub mod action;
+pub mod dev;
 pub mod diagnostic;
 pub mod duration;
 pub mod formula;
