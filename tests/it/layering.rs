@@ -35,6 +35,7 @@ const LEVELS: &[(&str, &[&str])] = &[
 /// Uses between rooms of one level: (room, what it uses).
 const NEIGHBOURS: &[(&str, &[&str])] = &[
     ("words", &["*"]),
+    ("action", &["outcome"]),
     ("formula", &["action"]),
     ("validation", &["action", "formula"]),
     ("schema", &["action", "formula", "outcome", "validation"]),
@@ -42,7 +43,6 @@ const NEIGHBOURS: &[(&str, &[&str])] = &[
     ("approval", &["action", "formula"]),
     ("queue", &["action", "lifecycle", "outcome"]),
     ("lifecycle", &["outcome"]),
-    ("outcome", &["action"]),
     ("dispatch", &["action", "formula", "lifecycle", "outcome"]),
     ("track::judge", &["lifecycle", "outcome"]),
     ("edges", &["*"]),

@@ -27,6 +27,15 @@ async fn a_job_runs_to_its_end() {
 }
 
 #[tokio::test]
+async fn the_shared_vault_takes_its_token() {
+    let servers = servers();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let request = http.get(format!("{}/v1/auth/token/lookup-self", servers.vault_address));
+    let answer = request.header("X-Vault-Token", servers.vault_token.expose_secret()).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+}
+
+#[tokio::test]
 async fn the_ops_repo_takes_commits() {
     let world = World::new("ops").await;
     let first = world.ops.commit("Add an action", &[("actions/a.toml", Some("id = \"a\"\n"))]);
@@ -110,6 +119,7 @@ async fn a_killed_program_leaves_nothing() {
     let mut told = lines.skip_while(|line| !line.ends_with("CHILD IS READY")).skip(1);
     let pids: Vec<u32> = told.next().unwrap().split(' ').map(|pid| pid.parse().unwrap()).collect();
     let folder = PathBuf::from(told.next().unwrap());
+    let world = PathBuf::from(told.next().unwrap());
     assert!(pids.iter().all(|pid| is_alive(*pid)) && folder.exists(), "{pids:?} {folder:?}");
 
     child.kill().unwrap();
@@ -123,6 +133,7 @@ async fn a_killed_program_leaves_nothing() {
         }
     })
     .await;
+    fs::remove_dir_all(world).unwrap();
 }
 
 /// The life of the program that is killed: it has servers with a running task, and says which.
@@ -139,6 +150,7 @@ async fn be_killed() {
     let mut out = std::io::stdout().lock();
     writeln!(out, "\nCHILD IS READY\n{} {} {task}", servers.nomad_pid, servers.vault_pid).unwrap();
     writeln!(out, "{}", servers.nomad_folder.display()).unwrap();
+    writeln!(out, "{}", world.path("").display()).unwrap();
     out.flush().unwrap();
     drop(out);
     std::future::pending().await

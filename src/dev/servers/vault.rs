@@ -84,13 +84,14 @@ impl Vault {
         create_folder(&data)?;
         let configuration = options.folder.join("vault.json");
         let text = json!({
-            "storage": {"file": {"path": data}},
+            "storage": {"raft": {"path": data, "node_id": "one", "performance_multiplier": 1}},
             "listener": {"tcp": {
                 "address": format!("127.0.0.1:{port}"),
                 "cluster_address": format!("127.0.0.1:{cluster}"),
                 "tls_disable": true,
             }},
             "api_addr": format!("http://127.0.0.1:{port}"),
+            "cluster_addr": format!("https://127.0.0.1:{cluster}"),
             "disable_mlock": true,
         });
         write_file(&configuration, &text.to_string())?;
