@@ -124,7 +124,7 @@ async fn a_killed_program_leaves_nothing() {
 
     child.kill().unwrap();
     child.wait().unwrap();
-    wait_for("everything to be gone", Duration::from_secs(60), async || {
+    wait_for("everything to be gone", Duration::from_mins(1), async || {
         let left: Vec<_> = pids.iter().filter(|pid| is_alive(**pid)).collect();
         if left.is_empty() && !folder.exists() && mounts_under(&folder).is_empty() {
             Ok(())
@@ -141,7 +141,7 @@ async fn be_killed() {
     let world = World::new("killed").await;
     let pid_file = world.path("task.pid");
     world.nomad.run_script("lasting", &format!("echo $$ > {}; exec sleep 3600", pid_file.display())).await;
-    let task = wait_for("the task's process id", Duration::from_secs(60), async || {
+    let task = wait_for("the task's process id", Duration::from_mins(1), async || {
         let text = fs::read_to_string(&pid_file).map_err(|error| error.to_string())?;
         text.trim().parse::<u32>().map_err(|error| error.to_string())
     })
@@ -153,7 +153,7 @@ async fn be_killed() {
     writeln!(out, "{}", world.path("").display()).unwrap();
     out.flush().unwrap();
     drop(out);
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Whether a process runs; one that has ended and was not yet waited for does not.

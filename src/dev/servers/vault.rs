@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Error, create_folder, free_ports, local_client, program, supervised::Process, write_file};
 
 /// How long a fresh server may take until it answers.
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_mins(1);
 
 /// How a Vault server is started.
 #[derive(Debug, Clone, Default)]

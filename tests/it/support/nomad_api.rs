@@ -74,7 +74,7 @@ impl NomadApi {
 
     /// Waits until the job's one allocation has this client status, and gives it.
     pub(crate) async fn allocation(&self, job: &str, status: &str) -> Value {
-        wait_for(&format!("the allocation of {job} to be {status}"), Duration::from_secs(60), async || {
+        wait_for(&format!("the allocation of {job} to be {status}"), Duration::from_mins(1), async || {
             let list = self.get(&format!("/v1/job/{job}/allocations")).await?;
             match &list[0] {
                 found if found["ClientStatus"] == status => Ok(found.clone()),
