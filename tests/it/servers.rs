@@ -82,6 +82,22 @@ async fn a_restarted_nomad_remembers_and_a_stopped_one_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_client_of_its_own_joins_its_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = async |name: &str, role: Role| {
+        let options = NomadOptions { folder: folder.path().join(name), role, ..NomadOptions::default() };
+        Nomad::start(&options).await.unwrap()
+    };
+    let server = start("server", Role::Server).await;
+    let client = start("client", Role::Client { server: server.rpc_address() }).await;
+    let api = NomadApi::new(&server.address(), "default");
+    api.run_script("hello", "exit 0").await;
+    api.allocation("hello", "complete").await;
+    client.stop().await.unwrap();
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_persistent_vault_is_sealed_unsealed_and_restarted() {
     let folder = tempfile::tempdir().unwrap();
     let options =
