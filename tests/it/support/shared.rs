@@ -52,12 +52,16 @@ pub(crate) fn servers() -> Servers {
 }
 
 async fn start() -> Result<(Nomad, Vault, Servers), consign::dev::servers::Error> {
-    let nomad_folder = tempfile::Builder::new().prefix("consign-nomad-").tempdir().unwrap().keep();
-    let vault_folder = tempfile::Builder::new().prefix("consign-vault-").tempdir().unwrap().keep();
-    let vault =
-        Vault::start(&VaultOptions { folder: vault_folder, remove_folder: true, persistent: false }).await?;
+    let nomad_folder = tempfile::Builder::new().prefix("consign-nomad-").tempdir().unwrap();
+    let vault_folder = tempfile::Builder::new().prefix("consign-vault-").tempdir().unwrap();
+    let vault = Vault::start(&VaultOptions {
+        folder: vault_folder.path().to_owned(),
+        remove_folder: true,
+        persistent: false,
+    })
+    .await?;
     let nomad = Nomad::start(&NomadOptions {
-        folder: nomad_folder.clone(),
+        folder: nomad_folder.path().to_owned(),
         remove_folder: true,
         role: Role::Dev,
         vault: Some(VaultForNomad {
@@ -72,10 +76,12 @@ async fn start() -> Result<(Nomad, Vault, Servers), consign::dev::servers::Error
         ..NomadOptions::default()
     })
     .await?;
+    let _kept = vault_folder.keep();
     let servers = Servers {
         nomad_address: nomad.address(),
         nomad_pid: nomad.pid().unwrap_or_default(),
-        nomad_folder,
+        // From here on the supervisors remove the folders.
+        nomad_folder: nomad_folder.keep(),
         vault_address: vault.address(),
         vault_pid: vault.pid().unwrap_or_default(),
         vault_token: SecretString::from(vault.root_token().expose_secret().to_owned()),
