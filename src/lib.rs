@@ -6,12 +6,17 @@
 pub mod action;
 pub mod approval;
 pub mod config;
+pub mod controller;
+pub mod dev;
 pub mod diagnostic;
 pub mod duration;
 pub mod formula;
 pub mod ids;
+pub mod intake;
 pub mod lifecycle;
 pub mod nomad;
 pub mod outcome;
+pub mod queue;
 pub mod retry;
 pub mod store;
+pub mod track;

@@ -1,0 +1,5 @@
+//! The development mode: everything on one machine, on real servers.
+//!
+//! [`servers`] starts Nomad and Vault; the tests start theirs through the same code.
+
+pub mod servers;

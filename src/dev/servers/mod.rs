@@ -1,0 +1,168 @@
+//! Real Nomad and Vault servers, started on free ports of the loopback interface, each in a folder of its own.
+//!
+//! They end with the program that started them, even where that is killed, and so do the tasks that they run.
+//! The programs are those that `CONSIGN_NOMAD` and `CONSIGN_VAULT` name, else those on `PATH`.
+
+mod nomad;
+mod supervised;
+mod vault;
+
+use std::{env, net::TcpListener, path::PathBuf, time::Duration};
+
+pub use nomad::{HostVolume, Nomad, NomadOptions, Role, VaultForNomad};
+pub use vault::{Vault, VaultOptions};
+
+/// A server that could not be started, watched or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Neither the environment nor `PATH` has the program.
+    #[error(
+        "{name} is not on PATH; put it there (`PATH=\"$(scripts/servers):$PATH\"`) or name it in {variable}"
+    )]
+    Missing {
+        /// The program looked for.
+        name: &'static str,
+        /// The environment variable that can name it.
+        variable: &'static str,
+    },
+    /// A file or folder of the server could not be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// What was to be written.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// No free port was to be had, or no random number.
+    #[error("cannot get {what} from the system")]
+    System {
+        /// What was asked for.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The process that watches over the server could not be started or spoken to.
+    #[error("cannot run {name}")]
+    Spawn {
+        /// The server.
+        name: &'static str,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The process that watches over the server does not answer as agreed.
+    #[error("the supervisor of {name} does not answer")]
+    Supervisor {
+        /// The server.
+        name: &'static str,
+    },
+    /// The server ended before it was ready.
+    #[error("{name} {event} before it was ready; its last words:\n{tail}")]
+    Ended {
+        /// The server.
+        name: &'static str,
+        /// How it ended, such as "exited 1".
+        event: String,
+        /// The end of its log.
+        tail: String,
+    },
+    /// The server runs and is not ready in time.
+    #[error("{name} is not ready after {} s: {missing}; its last words:\n{tail}", limit.as_secs())]
+    NotReady {
+        /// The server.
+        name: &'static str,
+        /// How long it was waited for.
+        limit: Duration,
+        /// What is still missing.
+        missing: String,
+        /// The end of its log.
+        tail: String,
+    },
+    /// A request that sets the server up failed.
+    #[error("cannot {operation}")]
+    Request {
+        /// What was to be done.
+        operation: &'static str,
+        /// Why it failed.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// An operation that this kind of server does not have.
+    #[error("a Vault that keeps its data in memory cannot {operation}")]
+    InMemory {
+        /// What was asked of it.
+        operation: &'static str,
+    },
+}
+
+impl Error {
+    /// Whether another program took the port between its choice and its use.
+    fn is_port_conflict(&self) -> bool {
+        matches!(self, Self::Ended { tail, .. } if tail.contains("address already in use"))
+    }
+}
+
+/// The program `name`, from the environment variable or from `PATH`.
+fn program(name: &'static str, variable: &'static str) -> Result<String, Error> {
+    if let Some(path) = env::var_os(variable).filter(|path| !path.is_empty()) {
+        return Ok(path.to_string_lossy().into_owned());
+    }
+    env::split_paths(&env::var_os("PATH").unwrap_or_default())
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+        .map(|path| path.to_string_lossy().into_owned())
+        .ok_or(Error::Missing { name, variable })
+}
+
+/// `N` different ports that are free at this moment.
+fn free_ports<const N: usize>() -> Result<[u16; N], Error> {
+    let failed = |source| Error::System { what: "a free port", source };
+    // All are held until all are chosen, so that none comes twice.
+    let mut listeners = Vec::with_capacity(N);
+    let mut ports = [0; N];
+    for port in &mut ports {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(failed)?;
+        *port = listener.local_addr().map_err(failed)?.port();
+        listeners.push(listener);
+    }
+    Ok(ports)
+}
+
+/// A client for servers on this machine: no proxy, short limits.
+fn local_client() -> Result<reqwest::Client, Error> {
+    reqwest::Client::builder()
+        .no_proxy()
+        .timeout(Duration::from_secs(5))
+        .build()
+        .map_err(|source| Error::Request { operation: "make an HTTP client", source })
+}
+
+fn create_folder(path: &std::path::Path) -> Result<(), Error> {
+    std::fs::create_dir_all(path).map_err(|source| Error::Write { path: path.to_owned(), source })
+}
+
+fn write_file(path: &std::path::Path, text: &str) -> Result<(), Error> {
+    std::fs::write(path, text).map_err(|source| Error::Write { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_ports_differ() {
+        let mut ports = free_ports::<8>().unwrap().to_vec();
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), 8);
+    }
+
+    #[test]
+    fn a_missing_program_names_the_remedy() {
+        let error = program("no-such-server", "CONSIGN_NO_SUCH_SERVER").unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("scripts/servers") && text.contains("CONSIGN_NO_SUCH_SERVER"), "{text}");
+    }
+}

@@ -1,0 +1,5 @@
+//! Every test that needs real servers, in one program: they share one Nomad and one Vault.
+
+mod layering;
+mod servers;
+mod support;

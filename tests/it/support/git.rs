@@ -1,0 +1,102 @@
+//! Git as the tests use it: nothing of the user's configuration or environment reaches it.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// A bare repository and a working clone to commit from.
+#[derive(Debug)]
+pub(crate) struct Git {
+    pub(crate) bare: PathBuf,
+    clone: PathBuf,
+}
+
+impl Git {
+    /// Makes `ops.git`, with one empty commit on `main`, and its clone in `folder`.
+    pub(crate) fn new(folder: &Path) -> Self {
+        let git = Self { bare: folder.join("ops.git"), clone: folder.join("ops") };
+        for path in [&git.bare, &git.clone] {
+            fs::create_dir_all(path).unwrap();
+        }
+        run(&git.bare, &["init", "--quiet", "--bare", "--initial-branch=main", "."]).unwrap();
+        run(&git.clone, &["init", "--quiet", "--initial-branch=main", "."]).unwrap();
+        run(&git.clone, &["remote", "add", "origin", git.bare.to_str().unwrap()]).unwrap();
+        run(&git.clone, &["commit", "--quiet", "--allow-empty", "--message=Begin"]).unwrap();
+        run(&git.clone, &["push", "--quiet", "origin", "main"]).unwrap();
+        git
+    }
+
+    /// Commits `files` (none as content deletes one) on top of what the repository has, and gives the revision.
+    pub(crate) fn commit(&self, message: &str, files: &[(&str, Option<&str>)]) -> String {
+        loop {
+            self.clone(&["fetch", "--quiet", "origin", "main"]);
+            self.clone(&["reset", "--quiet", "--hard", "FETCH_HEAD"]);
+            for (path, content) in files {
+                let path = self.clone.join(path);
+                match content {
+                    Some(content) => {
+                        fs::create_dir_all(path.parent().unwrap()).unwrap();
+                        fs::write(path, content).unwrap();
+                    }
+                    None => fs::remove_file(path).unwrap(),
+                }
+            }
+            self.clone(&["add", "--all"]);
+            self.clone(&["commit", "--quiet", "--allow-empty", "--message", message]);
+            // A result that was pushed in between moved the branch: begin again on top of it.
+            if run(&self.clone, &["push", "--quiet", "origin", "HEAD:main"]).is_ok() {
+                return self.clone(&["rev-parse", "HEAD"]).trim().to_owned();
+            }
+        }
+    }
+
+    /// Rewrites history: `main` becomes `revision`.
+    pub(crate) fn force(&self, revision: &str) {
+        self.bare(&["update-ref", "refs/heads/main", revision]);
+    }
+
+    /// The paths on `main`.
+    pub(crate) fn paths(&self) -> Vec<String> {
+        self.bare(&["ls-tree", "-r", "--name-only", "main"]).lines().map(str::to_owned).collect()
+    }
+
+    /// A file on `main`.
+    pub(crate) fn read(&self, path: &str) -> Option<String> {
+        run(&self.bare, &["show", &format!("main:{path}")]).ok()
+    }
+
+    /// Runs git in the bare repository.
+    pub(crate) fn bare(&self, arguments: &[&str]) -> String {
+        run(&self.bare, arguments).unwrap()
+    }
+
+    fn clone(&self, arguments: &[&str]) -> String {
+        run(&self.clone, arguments).unwrap()
+    }
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new("git")
+        .args(arguments)
+        .current_dir(folder)
+        .env_clear()
+        .env("PATH", env::var_os("PATH").unwrap_or_default())
+        .env("HOME", folder)
+        .env("LC_ALL", "C")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("GIT_AUTHOR_NAME", "A Tester")
+        .env("GIT_AUTHOR_EMAIL", "tester@example.invalid")
+        .env("GIT_COMMITTER_NAME", "A Tester")
+        .env("GIT_COMMITTER_EMAIL", "tester@example.invalid")
+        .output()
+        .expect("git runs");
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(format!("git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr)))
+    }
+}
