@@ -7,5 +7,7 @@ pub mod action;
 pub mod diagnostic;
 pub mod duration;
 pub mod formula;
+pub mod grant;
 pub mod ids;
 pub mod outcome;
+pub mod vault;
