@@ -4,10 +4,12 @@
 //! `docs/architecture.md` names what flows where.
 
 pub mod action;
+pub mod bootstrap;
 pub mod diagnostic;
 pub mod duration;
 pub mod formula;
 pub mod grant;
 pub mod ids;
 pub mod outcome;
+pub mod secret;
 pub mod vault;
