@@ -79,7 +79,12 @@ pub(super) async fn make(vault: &Vault, path: &Path, policy: &str) -> Result<(),
     let mut new = NewFile::beside(path)?;
     let token = vault.create_orphan_token(&[policy.to_owned()], PERIOD, policy).await;
     let token = token.map_err(Error::vault("making a token for the agent"))?;
-    new.finish(path, &token)
+    let finished = new.finish(path, &token);
+    if finished.is_err() {
+        // Nobody has it: better that it ends now than in a day, but the error above is what counts.
+        drop(vault.with_token(&token).revoke_self().await);
+    }
+    finished
 }
 
 /// Takes everybody's rights to the file but its owner's.

@@ -3,11 +3,18 @@
 //! Membership has no compare-and-set in Vault: a member is added by reading the list and writing it
 //! back longer, and two writers lose each other's members without an error. So all additions pass
 //! through one task. What arrived while it wrote goes out together, one write per group.
+//!
+//! Deleting an entity changes groups too, and a list that still names it is refused as a whole.
+//! Deletions therefore take turns with the writer: many at once, but none between its reading and
+//! its writing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use futures_util::{StreamExt as _, stream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{RwLock, RwLockReadGuard, mpsc, oneshot};
 
 use super::error::Error;
 use crate::vault::Vault;
@@ -40,14 +47,24 @@ struct Addition {
 #[derive(Debug, Clone)]
 pub(super) struct Membership {
     additions: mpsc::Sender<Addition>,
+    turns: Turns,
 }
+
+/// Held exclusively by the writer while it writes a batch, shared by deletions.
+type Turns = Arc<RwLock<()>>;
 
 impl Membership {
     /// Starts the writer; it ends when the last handle is gone.
     pub(super) fn spawn(vault: Vault) -> Self {
         let (additions, queue) = mpsc::channel(WAITING);
-        tokio::spawn(write_groups(vault, queue));
-        Self { additions }
+        let turns = Turns::default();
+        tokio::spawn(write_groups(vault, queue, Arc::clone(&turns)));
+        Self { additions, turns }
+    }
+
+    /// Waits until entities may be deleted; no group is written while the guard lives.
+    pub(super) async fn deletion(&self) -> RwLockReadGuard<'_, ()> {
+        self.turns.read().await
     }
 
     /// Adds an entity to a group and comes back when Vault lists it there.
@@ -59,9 +76,10 @@ impl Membership {
     }
 }
 
-async fn write_groups(vault: Vault, mut queue: mpsc::Receiver<Addition>) {
+async fn write_groups(vault: Vault, mut queue: mpsc::Receiver<Addition>, turns: Turns) {
     let mut batch = Vec::new();
     while queue.recv_many(&mut batch, WAITING).await > 0 {
+        let _turn = turns.write().await;
         let groups = by_group(batch.drain(..));
         stream::iter(groups)
             .for_each_concurrent(GROUPS_AT_ONCE, |(group, additions)| write_group(&vault, group, additions))
@@ -104,30 +122,32 @@ async fn add_members(
     loop {
         let group = vault.group(name).await.map_err(Error::vault(format!("reading group {name}")))?;
         let Some(group) = group else { return Ok(None) };
-        let Some(members) = merged(&group.member_entity_ids, &wanted) else { return Ok(Some(gone)) };
+        let Some(members) = merged(&group.member_entity_ids, &wanted, &gone) else {
+            return Ok(Some(gone));
+        };
         if tries == TRIES {
             return Err(Error::Unstable(name.to_owned()));
         }
         tries += 1;
         if let Err(error) = vault.set_group_members(name, &members).await {
-            // A list that names a deleted entity is refused as a whole. If it is one of ours, its
-            // grant was withdrawn; if not, the group has dropped it by the next reading.
             let Some(entity) = error.missing_entity() else {
                 return Err(Error::vault(format!("writing group {name}"))(error));
             };
-            if wanted.remove(entity) {
-                gone.insert(entity.to_owned());
+            wanted.remove(entity);
+            if gone.insert(entity.to_owned()) {
+                // One entity fewer is progress; there are only so many.
                 tries -= 1;
             }
         }
     }
 }
 
-/// The present members and the wanted ones; `None` where all wanted ones are members.
-fn merged(present: &[String], wanted: &BTreeSet<String>) -> Option<Vec<String>> {
-    let mut members = present.to_vec();
-    members.extend(wanted.iter().filter(|entity| !present.contains(entity)).cloned());
-    (members.len() > present.len()).then_some(members)
+/// The present members but those that are gone, and the wanted ones; `None` where all wanted ones
+/// are members.
+fn merged(present: &[String], wanted: &BTreeSet<String>, gone: &BTreeSet<String>) -> Option<Vec<String>> {
+    let missing: Vec<&String> = wanted.iter().filter(|entity| !present.contains(entity)).collect();
+    let kept = present.iter().filter(|entity| !gone.contains(*entity));
+    (!missing.is_empty()).then(|| kept.chain(missing).cloned().collect())
 }
 
 #[cfg(test)]
@@ -141,8 +161,11 @@ mod tests {
     #[test]
     fn members_are_kept_and_added_once() {
         let wanted = BTreeSet::from(["b".to_owned(), "c".to_owned()]);
-        assert_eq!(merged(&list(&["a", "b"]), &wanted), Some(list(&["a", "b", "c"])));
-        assert_eq!(merged(&list(&["c", "b"]), &wanted), None);
-        assert_eq!(merged(&[], &BTreeSet::new()), None);
+        let none = BTreeSet::new();
+        assert_eq!(merged(&list(&["a", "b"]), &wanted, &none), Some(list(&["a", "b", "c"])));
+        assert_eq!(merged(&list(&["c", "b"]), &wanted, &none), None);
+        assert_eq!(merged(&[], &none, &none), None);
+        let gone = BTreeSet::from(["a".to_owned()]);
+        assert_eq!(merged(&list(&["a", "b"]), &wanted, &gone), Some(list(&["b", "c"])));
     }
 }

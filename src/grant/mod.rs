@@ -126,7 +126,9 @@ impl Grants {
     /// Ends an allocation's rights at once. May be repeated; an allocation without any is fine.
     pub async fn withdraw(&self, allocation: &str) -> Result<(), Error> {
         let Some(entity) = self.lookup(allocation).await? else { return Ok(()) };
+        let turn = self.membership.deletion().await;
         let deleted = self.vault.delete_entity(&entity.name).await;
+        drop(turn);
         deleted.map_err(Error::vault(format!("deleting the entity of {allocation}")))
     }
 

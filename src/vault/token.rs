@@ -45,6 +45,11 @@ impl Vault {
         Ok(seconds(&response.body["auth"]["lease_duration"]))
     }
 
+    /// Ends the token that requests carry.
+    pub async fn revoke_self(&self) -> Result<(), Error> {
+        self.write("auth/token/revoke-self", &json!({})).await.map(drop)
+    }
+
     /// Makes a periodic orphan token with `policies` and Vault's default policy.
     pub async fn create_orphan_token(
         &self,
