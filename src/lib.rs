@@ -5,12 +5,14 @@
 
 pub mod action;
 pub mod approval;
+pub mod bootstrap;
 pub mod config;
 pub mod controller;
 pub mod dev;
 pub mod diagnostic;
 pub mod duration;
 pub mod formula;
+pub mod grant;
 pub mod ids;
 pub mod intake;
 pub mod lifecycle;
@@ -18,5 +20,7 @@ pub mod nomad;
 pub mod outcome;
 pub mod queue;
 pub mod retry;
+pub mod secret;
 pub mod store;
 pub mod track;
+pub mod vault;

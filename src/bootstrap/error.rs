@@ -1,0 +1,92 @@
+//! What can go wrong while Vault is set up.
+
+use std::{io, path::PathBuf};
+
+use crate::vault::{self, policy};
+
+/// Vault could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A setting could mean something else to Vault than it says.
+    #[error("the setting `{name}` is {value:?}: {}", policy::RULE)]
+    Setting {
+        /// The setting's key.
+        name: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// Vault did not do what was asked.
+    #[error("Vault refused while {doing}")]
+    Vault {
+        /// What was being done.
+        doing: String,
+        /// What Vault says.
+        #[source]
+        source: vault::Error,
+    },
+    /// A shipped Vault policy cannot be filled in.
+    #[error("the Vault policy {name} cannot be written")]
+    Policy {
+        /// The Vault policy.
+        name: String,
+        /// What is wrong with it.
+        #[source]
+        source: policy::Error,
+    },
+    /// Something else is mounted where secrets should be.
+    #[error("`{path}` is not a KV version 2 secrets engine but {found}: set `[vault] kv` to another path")]
+    NotKv {
+        /// The path.
+        path: String,
+        /// What is there.
+        found: String,
+    },
+    /// Another auth method is enabled where allocations should log in.
+    #[error("the auth method at `{path}` is not jwt but {found}: set `[vault] auth_path` to another path")]
+    NotJwt {
+        /// The path.
+        path: String,
+        /// What is there.
+        found: String,
+    },
+    /// The JWT auth method trusts another kind of issuer.
+    #[error(
+        "the auth method at `{path}` takes its keys from `{source_of_keys}`, not from a JWKS address: \
+         set `[vault] auth_path` to another path"
+    )]
+    OtherIssuer {
+        /// The path.
+        path: String,
+        /// The key of its configuration that is set.
+        source_of_keys: &'static str,
+    },
+    /// The auth method is missing right after it was enabled.
+    #[error("Vault shows no auth method at `{0}` after it was enabled")]
+    NoAccessor(String),
+    /// A file for the agent's token holds something that must not be lost.
+    #[error("{path} is left alone: {reason}; remove it or name another file")]
+    TokenFileTaken {
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        reason: &'static str,
+    },
+    /// The token file could not be read or written.
+    #[error("the token file {path} cannot be {doing}")]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Error {
+    pub(super) fn vault(doing: impl Into<String>) -> impl FnOnce(vault::Error) -> Self {
+        let doing = doing.into();
+        move |source| Self::Vault { doing, source }
+    }
+}

@@ -1,0 +1,163 @@
+//! Grants: the secrets of one allocation, bound to it at its start and withdrawn at its end.
+//!
+//! Each allocation logs in to Vault with an identity that names the allocation and that only Nomad
+//! can sign. Alone it opens nothing. A grant makes the entity behind it a member of the identity
+//! groups `runner-<NAME>` of just the requested secrets, and last of the launch gate's group, so that
+//! an open gate means that every secret can be read. Withdrawing deletes the entity: Vault takes it
+//! out of all groups and its tokens die at once.
+//!
+//! The agent's token can neither list entities nor tell which allocation an entity belongs to. So
+//! nothing here sweeps by itself: at start the agent withdraws the grant of every allocation on
+//! record that has ended, and [`Grants::withdraw`] may be repeated at will.
+
+mod error;
+mod membership;
+mod upkeep;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, future, stream};
+
+use self::membership::{Added, Membership};
+pub use self::{
+    error::Error,
+    upkeep::{Upkeep, read_token_file},
+};
+use crate::{
+    ids::SecretName,
+    vault::{self, Vault},
+};
+
+/// How many secrets are looked up at once.
+const LOOKUPS_AT_ONCE: usize = 8;
+
+/// The name of the metadata in the gate's group that holds the accessor of the JWT auth method.
+pub const ACCESSOR_KEY: &str = "mount_accessor";
+
+/// The field of an entry that holds a secret's value.
+pub const FIELD: &str = "value";
+
+/// Where things are in Vault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The KV version 2 secrets engine.
+    pub kv: String,
+    /// The folder of the secrets in it.
+    pub prefix: String,
+    /// The launch gate's group.
+    pub gate: String,
+    /// The accessor of the auth method that allocations log in with; see [`mount_accessor`].
+    pub accessor: String,
+}
+
+/// The identity group of a secret.
+#[must_use]
+pub fn group_of(name: &SecretName) -> String {
+    format!("runner-{name}")
+}
+
+/// The Vault policy of a secret; Vault keeps the names of policies in lower case.
+#[must_use]
+pub fn policy_of(name: &SecretName) -> String {
+    group_of(name).to_ascii_lowercase()
+}
+
+/// The accessor of the auth method that allocations log in with, as `consign bootstrap` left it in
+/// the metadata of the gate's group: the agent's token can read it nowhere else.
+pub async fn mount_accessor(vault: &Vault, gate: &str) -> Result<String, Error> {
+    let group = vault.group(gate).await.map_err(Error::vault(format!("reading group {gate}")))?;
+    let group = group.ok_or_else(|| Error::NoGate(gate.to_owned()))?;
+    let accessor = group.metadata.get(ACCESSOR_KEY).filter(|accessor| !accessor.is_empty());
+    accessor.cloned().ok_or_else(|| Error::NoAccessor(gate.to_owned()))
+}
+
+/// Issues and withdraws grants. Clones share the one writer of groups.
+#[derive(Debug, Clone)]
+pub struct Grants {
+    vault: Vault,
+    settings: Settings,
+    membership: Membership,
+}
+
+impl Grants {
+    /// Starts the writer of groups. There must be one per Vault prefix: a second would lose members.
+    #[must_use]
+    pub fn spawn(vault: Vault, settings: Settings) -> Self {
+        let membership = Membership::spawn(vault.clone());
+        Self { vault, settings, membership }
+    }
+
+    /// Lets an allocation read `secrets`, then opens the launch gate for it; gives its entity's id.
+    ///
+    /// May be repeated. Where it fails the gate stays shut, and a part of the grant may stand until
+    /// it is withdrawn.
+    pub async fn issue(&self, allocation: &str, secrets: &[SecretName]) -> Result<String, Error> {
+        let entity = self.entity(allocation).await?;
+        future::try_join_all(secrets.iter().map(|secret| self.grant(allocation, &entity, secret))).await?;
+        match self.membership.add(self.settings.gate.clone(), entity.clone()).await? {
+            Added::Member => Ok(entity),
+            Added::NoGroup => Err(Error::NoGate(self.settings.gate.clone())),
+            Added::NoEntity => Err(Error::Withdrawn(allocation.to_owned())),
+        }
+    }
+
+    async fn grant(&self, allocation: &str, entity: &str, secret: &SecretName) -> Result<(), Error> {
+        match self.membership.add(group_of(secret), entity.to_owned()).await? {
+            Added::Member => Ok(()),
+            Added::NoGroup => Err(Error::UnknownSecret(secret.clone())),
+            Added::NoEntity => Err(Error::Withdrawn(allocation.to_owned())),
+        }
+    }
+
+    /// The id of an allocation's entity, made where the allocation has not logged in yet.
+    async fn entity(&self, allocation: &str) -> Result<String, Error> {
+        let accessor = &self.settings.accessor;
+        let made = self.vault.create_alias(allocation, accessor).await;
+        if let Some(entity) = made.map_err(Error::vault(format!("making the alias {allocation}")))? {
+            return Ok(entity);
+        }
+        let found = self.lookup(allocation).await?;
+        found.map(|entity| entity.id).ok_or_else(|| Error::Withdrawn(allocation.to_owned()))
+    }
+
+    async fn lookup(&self, allocation: &str) -> Result<Option<vault::Entity>, Error> {
+        let found = self.vault.entity_by_alias(allocation, &self.settings.accessor).await;
+        found.map_err(Error::vault(format!("looking up the alias {allocation}")))
+    }
+
+    /// Ends an allocation's rights at once. May be repeated; an allocation without any is fine.
+    pub async fn withdraw(&self, allocation: &str) -> Result<(), Error> {
+        let Some(entity) = self.lookup(allocation).await? else { return Ok(()) };
+        let turn = self.membership.deletion().await;
+        let deleted = self.vault.delete_entity(&entity.name).await;
+        drop(turn);
+        deleted.map_err(Error::vault(format!("deleting the entity of {allocation}")))
+    }
+
+    /// Those of `secrets` that no grant could give: no entry with a value, no group, or a group
+    /// without the secret's Vault policy. In the order given.
+    pub async fn unknown_secrets(&self, secrets: &[SecretName]) -> Result<Vec<SecretName>, Error> {
+        let looked_up: Vec<_> = stream::iter(secrets.iter().cloned())
+            .map(|secret| async move { self.is_known(&secret).await.map(|known| (secret, known)) })
+            .buffered(LOOKUPS_AT_ONCE)
+            .try_collect()
+            .await?;
+        Ok(looked_up.into_iter().filter(|(_, known)| !known).map(|(secret, _)| secret).collect())
+    }
+
+    async fn is_known(&self, secret: &SecretName) -> Result<bool, Error> {
+        let name = group_of(secret);
+        let group = self.vault.group(&name).await.map_err(Error::vault(format!("reading group {name}")))?;
+        if !group.is_some_and(|group| group.policies.contains(&policy_of(secret))) {
+            return Ok(false);
+        }
+        let Settings { kv, prefix, .. } = &self.settings;
+        let entry = self.vault.entry(kv, &format!("{prefix}/{secret}")).await;
+        let entry = entry.map_err(Error::vault(format!("looking for secret {secret}")))?;
+        Ok(entry.is_some_and(|entry| entry.readable))
+    }
+
+    /// The ids of the entities in a group; none where there is no such group.
+    pub async fn members(&self, group: &str) -> Result<Vec<String>, Error> {
+        let found = self.vault.group(group).await.map_err(Error::vault(format!("reading group {group}")))?;
+        Ok(found.map(|group| group.member_entity_ids).unwrap_or_default())
+    }
+}

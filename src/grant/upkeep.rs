@@ -1,0 +1,154 @@
+//! Keeps the agent's token alive: renewed at half its life, read anew when Vault refuses it.
+
+use std::{io, path::Path, path::PathBuf, sync::Arc, time::Duration};
+
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::{
+    sync::{Notify, watch},
+    time,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::vault::{self, Kind, Vault};
+
+/// The longest wait before the token is looked at again.
+const LONGEST: Duration = Duration::from_hours(1);
+/// The shortest wait, which is also the wait after a failure.
+const SHORTEST: Duration = Duration::from_secs(5);
+
+/// A handle to the task that keeps the token alive; the task ends with the given cancellation.
+#[derive(Debug, Clone)]
+pub struct Upkeep {
+    wake: Arc<Notify>,
+    trouble: watch::Receiver<Option<String>>,
+}
+
+impl Upkeep {
+    /// Starts to keep the token of `vault` alive. With `token_file`, a token that Vault refuses is
+    /// replaced by what the file holds then.
+    #[must_use]
+    pub fn spawn(vault: Vault, token_file: Option<PathBuf>, ending: CancellationToken) -> Self {
+        let wake = Arc::new(Notify::new());
+        let (report, trouble) = watch::channel(None);
+        let task = Task { vault, token_file, wake: Arc::clone(&wake), report };
+        tokio::spawn(async move { ending.run_until_cancelled(task.run()).await });
+        Self { wake, trouble }
+    }
+
+    /// Looks at the token now: for whoever has just been refused.
+    pub fn look_now(&self) {
+        self.wake.notify_one();
+    }
+
+    /// What is wrong with the token, in one sentence; `None` while all is well.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.borrow().clone()
+    }
+}
+
+struct Task {
+    vault: Vault,
+    token_file: Option<PathBuf>,
+    wake: Arc<Notify>,
+    report: watch::Sender<Option<String>>,
+}
+
+impl Task {
+    async fn run(self) {
+        loop {
+            let wait = match self.look().await {
+                Ok(wait) => {
+                    self.report.send_replace(None);
+                    wait
+                }
+                Err(trouble) => {
+                    tracing::warn!(%trouble, "the Vault token cannot be kept alive");
+                    self.report.send_replace(Some(trouble));
+                    SHORTEST
+                }
+            };
+            // A wake-up right after a look would have found what that look found.
+            time::sleep(SHORTEST.min(wait)).await;
+            drop(time::timeout(wait.saturating_sub(SHORTEST), self.wake.notified()).await);
+        }
+    }
+
+    /// Looks at the token and renews it; gives the time until the next look.
+    async fn look(&self) -> Result<Duration, String> {
+        match self.renew().await {
+            Err(error) if error.kind() == Some(Kind::Denied) => {
+                self.read_anew()?;
+                self.renew().await.map_err(|error| describe(&error))
+            }
+            other => other.map_err(|error| describe(&error)),
+        }
+    }
+
+    async fn renew(&self) -> Result<Duration, vault::Error> {
+        let facts = self.vault.lookup_self().await?;
+        let ttl = if facts.renewable { self.vault.renew_self().await? } else { facts.ttl };
+        Ok(next_look(ttl))
+    }
+
+    fn read_anew(&self) -> Result<(), String> {
+        let Some(path) = &self.token_file else {
+            return Err("Vault refuses the token, and no token file is configured".to_owned());
+        };
+        let token = read_token_file(path)
+            .map_err(|error| format!("Vault refuses the token, and {}: {error}", path.display()))?;
+        self.vault.set_token(&token);
+        Ok(())
+    }
+}
+
+fn describe(error: &vault::Error) -> String {
+    match error.kind() {
+        Some(Kind::Denied) => format!("Vault refuses the token: {error}"),
+        _ => error.to_string(),
+    }
+}
+
+/// Half the time that the token still lives; a token that never ends is looked at all the same.
+fn next_look(ttl: Duration) -> Duration {
+    if ttl.is_zero() { LONGEST } else { (ttl / 2).clamp(SHORTEST, LONGEST) }
+}
+
+/// Reads a token from a file, without the white space around it. An empty file is an error.
+pub fn read_token_file(path: &Path) -> io::Result<SecretString> {
+    let text = SecretString::from(std::fs::read_to_string(path)?);
+    let token = text.expose_secret().trim();
+    if token.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the token file is empty"));
+    }
+    if !token.chars().all(|character| character.is_ascii_graphic()) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the token file holds more than a token"));
+    }
+    Ok(SecretString::from(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_is_renewed_at_half_its_life() {
+        assert_eq!(next_look(Duration::from_secs(600)), Duration::from_secs(300));
+        assert_eq!(next_look(Duration::from_hours(24)), LONGEST);
+        assert_eq!(next_look(Duration::from_secs(1)), SHORTEST);
+        assert_eq!(next_look(Duration::ZERO), LONGEST);
+    }
+
+    #[test]
+    fn a_token_file_holds_one_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        for (text, token) in
+            [("hvs.a\n", Some("hvs.a")), (" hvs.a", Some("hvs.a")), ("", None), ("\n", None), ("a b", None)]
+        {
+            std::fs::write(&path, text).unwrap();
+            let read = read_token_file(&path).ok();
+            assert_eq!(read.as_ref().map(|read| read.expose_secret()), token, "{text:?}");
+        }
+    }
+}
