@@ -9,3 +9,4 @@ pub mod duration;
 pub mod formula;
 pub mod ids;
 pub mod outcome;
+pub mod table;

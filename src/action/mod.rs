@@ -15,6 +15,8 @@ use crate::{
     outcome::Cause,
 };
 
+pub mod environment;
+pub mod fields;
 pub mod file;
 
 /// The largest action or formula file that is read, in bytes.
