@@ -10,3 +10,4 @@ pub mod formula;
 pub mod ids;
 pub mod outcome;
 pub mod table;
+pub mod validation;
