@@ -9,5 +9,6 @@ pub mod duration;
 pub mod formula;
 pub mod ids;
 pub mod outcome;
+pub mod sample;
 pub mod table;
 pub mod validation;

@@ -171,7 +171,9 @@ fn syntax_diagnostic(text: &str, error: &toml::de::Error) -> Diagnostic {
         Some((_, value)) if value.trim_start().starts_with(|first: char| first.is_alphabetic()) => {
             diagnostic.with_help("write a text in double quotes: key = \"text\"")
         }
-        None if line.contains(':') => diagnostic.with_help("TOML separates key and value by `=`: key = \"text\""),
+        None if line.contains(':') => {
+            diagnostic.with_help("TOML separates key and value by `=`: key = \"text\"")
+        }
         _ => diagnostic,
     }
 }
@@ -227,7 +229,7 @@ impl<'t, 'i> Table<'t, 'i> {
     pub fn optional(&self, key: &'static str) -> Option<Value<'t, 'i>> {
         self.known.borrow_mut().push(key);
         let value = self.entries.get(key)?;
-        Some(Value { name: format!("`{key}`"), value, problems: self.problems })
+        Some(Value { name: format!("`{key}`"), inner: value, problems: self.problems })
     }
 
     /// The value of `key`; notes that it is missing where it is. `example` is a line that would do.
@@ -247,7 +249,7 @@ impl<'t, 'i> Table<'t, 'i> {
         let problems = self.problems;
         self.entries.iter().map(move |(key, value)| {
             let name = key.get_ref().as_ref();
-            (name, key.span(), Value { name: format!("`{}`", name.escape_debug()), value, problems })
+            (name, key.span(), Value { name: format!("`{}`", name.escape_debug()), inner: value, problems })
         })
     }
 
@@ -263,8 +265,9 @@ impl<'t, 'i> Table<'t, 'i> {
                 let names: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
                 format!("{} has the keys {}", self.name, names.join(", "))
             });
-                self.problems.note(
-                Diagnostic::new(format!("{} has no key {}", self.name, quote(text)), key.span()).with_help(help),
+            self.problems.note(
+                Diagnostic::new(format!("{} has no key {}", self.name, quote(text)), key.span())
+                    .with_help(help),
             );
         }
     }
@@ -274,7 +277,7 @@ impl<'t, 'i> Table<'t, 'i> {
 #[derive(Debug, Clone)]
 pub struct Value<'t, 'i> {
     name: String,
-    value: &'t Spanned<DeValue<'i>>,
+    inner: &'t Spanned<DeValue<'i>>,
     problems: &'t Problems,
 }
 
@@ -282,7 +285,7 @@ impl<'t, 'i> Value<'t, 'i> {
     /// The bytes that the value is written in.
     #[must_use]
     pub fn span(&self) -> Range<usize> {
-        self.value.span()
+        self.inner.span()
     }
 
     /// What messages call it, such as `` `timeout` ``.
@@ -297,8 +300,9 @@ impl<'t, 'i> Value<'t, 'i> {
     }
 
     /// Its text.
+    #[must_use]
     pub fn text(&self) -> Option<&'t str> {
-        match self.value.get_ref() {
+        match self.inner.get_ref() {
             DeValue::String(text) => Some(text),
             DeValue::Integer(number) => {
                 self.note("must be a text, not a number", format!("write \"{number}\""));
@@ -312,14 +316,21 @@ impl<'t, 'i> Value<'t, 'i> {
         }
     }
 
+    /// Its number as it is written, if it is a whole number.
+    #[must_use]
+    pub fn written_number(&self) -> Option<String> {
+        self.inner.get_ref().as_integer().map(ToString::to_string)
+    }
+
     /// Its number, which must be within `bounds`.
+    #[must_use]
     pub fn integer(&self, bounds: RangeInclusive<u64>) -> Option<u64> {
         let range = if *bounds.end() > i64::MAX.unsigned_abs() {
             format!("a whole number from {}", bounds.start())
         } else {
             format!("a whole number from {} to {}", bounds.start(), bounds.end())
         };
-        let DeValue::Integer(number) = self.value.get_ref() else {
+        let DeValue::Integer(number) = self.inner.get_ref() else {
             return self.wrong_type(&range, "write it without quotes, such as 3");
         };
         let parsed = i64::from_str_radix(number.as_str(), number.radix()).ok();
@@ -332,16 +343,18 @@ impl<'t, 'i> Value<'t, 'i> {
     }
 
     /// Its truth value.
+    #[must_use]
     pub fn boolean(&self) -> Option<bool> {
-        match self.value.get_ref() {
+        match self.inner.get_ref() {
             DeValue::Boolean(word) => Some(*word),
             _ => self.wrong_type("true or false", "write true or false without quotes"),
         }
     }
 
     /// Its point in time as text: a TOML offset date-time, or a text that may be one.
+    #[must_use]
     pub fn date_time(&self) -> Option<String> {
-        match self.value.get_ref() {
+        match self.inner.get_ref() {
             DeValue::Datetime(time) => Some(time.to_string()),
             DeValue::String(text) => Some(text.to_string()),
             _ => self.wrong_type("a date and time", "write it as \"2027-01-31T22:00:00Z\""),
@@ -349,18 +362,20 @@ impl<'t, 'i> Value<'t, 'i> {
     }
 
     /// Its elements.
-    pub fn list(&self) -> Option<Vec<Value<'t, 'i>>> {
-        let DeValue::Array(elements) = self.value.get_ref() else {
+    #[must_use]
+    pub fn list(&self) -> Option<Vec<Self>> {
+        let DeValue::Array(elements) = self.inner.get_ref() else {
             return self.wrong_type("a list", "write it in brackets: [\"first\", \"second\"]");
         };
         let name = |index: usize| format!("element {} of {}", index + 1, self.name);
-        let value = |(index, value)| Value { name: name(index), value, problems: self.problems };
+        let value = |(index, inner)| Self { name: name(index), inner, problems: self.problems };
         Some(elements.iter().enumerate().map(value).collect())
     }
 
     /// The table that it is.
+    #[must_use]
     pub fn table(&self) -> Option<Table<'t, 'i>> {
-        match self.value.get_ref() {
+        match self.inner.get_ref() {
             DeValue::Table(entries) => {
                 Some(Table::new(entries, self.name.clone(), self.span(), self.problems))
             }
@@ -374,7 +389,7 @@ impl<'t, 'i> Value<'t, 'i> {
     }
 
     fn wrong_type<T>(&self, wanted: &str, help: &str) -> Option<T> {
-        let given = match self.value.get_ref() {
+        let given = match self.inner.get_ref() {
             DeValue::String(_) => "a text",
             DeValue::Integer(_) => "a number",
             DeValue::Float(_) => "a number with a fraction",
@@ -439,14 +454,16 @@ mod tests {
 
     #[test]
     fn many_problems_are_cut_short() {
-        let found = problems_of(&(0..100).fold(String::new(), |text, number| format!("{text}k{number} = 1\n")));
+        let found =
+            problems_of(&(0..100).fold(String::new(), |text, number| format!("{text}k{number} = 1\n")));
         assert_eq!(found.len(), DIAGNOSTIC_LIMIT + 1);
         assert_eq!(found[DIAGNOSTIC_LIMIT].message, "76 more problems follow");
     }
 
     #[test]
     fn what_cannot_be_decoded_is_told_by_its_place() {
-        let place = |content: &[u8]| decode(content, 10, "a file").map_err(|problem| problem.span.start).err();
+        let place =
+            |content: &[u8]| decode(content, 10, "a file").map_err(|problem| problem.span.start).err();
         assert_eq!(place(b"abc"), None);
         assert_eq!(place(b"ab\xff"), Some(2));
         assert_eq!(place(b"a\0"), Some(1));

@@ -113,6 +113,11 @@ pub(crate) fn artifacts(value: &Value<'_, '_>) -> Option<Vec<String>> {
 
 /// A length of time that a task may run.
 pub(crate) fn timeout(value: &Value<'_, '_>) -> Option<Span> {
+    if let Some(number) = value.written_number() {
+        let help = format!("write \"{number}m\" or \"{number}s\"");
+        value.note("must be a text with a unit, not a number", help);
+        return None;
+    }
     value.parsed(|text| {
         let span: Span = text.parse().map_err(|_| {
             let help = match text.trim().parse::<u64>() {
@@ -166,7 +171,10 @@ pub(crate) fn resources(value: &Value<'_, '_>) -> Option<Resources> {
     let cpu = table.optional("cpu");
     let cores = table.optional("cores");
     if let (Some(_), Some(cores)) = (&cpu, &cores) {
-        cores.note("stands beside `cpu`", "keep one of them: `cpu` is a share in MHz, `cores` are whole cores");
+        cores.note(
+            "stands beside `cpu`",
+            "keep one of them: `cpu` is a share in MHz, `cores` are whole cores",
+        );
     }
     let memory = table.optional("memory").map(|value| (memory(&value), value));
     let memory_max = table.optional("memory_max").map(|value| (self::memory(&value), value));
@@ -251,8 +259,11 @@ pub(crate) fn argument_names<'t, 'i>(table: &Table<'t, 'i>) -> Vec<(&'t str, Val
     for (name, span, value) in table.entries() {
         let diagnostic = if !super::environment::is_argument_name(name) {
             Some(
-                crate::diagnostic::Diagnostic::new(format!("{} is not a legal name of an argument", quote(name)), span)
-                    .with_help("use letters, digits, `_` and `-`, beginning with a letter or `_`"),
+                crate::diagnostic::Diagnostic::new(
+                    format!("{} is not a legal name of an argument", quote(name)),
+                    span,
+                )
+                .with_help("use letters, digits, `_` and `-`, beginning with a letter or `_`"),
             )
         } else if !variables.insert(super::environment::variable(name)) {
             Some(

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::{
-    Action, BlastRadius, Concurrency, Constraint, DispatchMode, FILE_LIMIT, Retry, WhenFull, environment, fields,
+    Action, BlastRadius, Concurrency, Constraint, DispatchMode, FILE_LIMIT, Retry, WhenFull, environment,
+    fields,
 };
 use crate::{
     diagnostic::{Diagnostic, did_you_mean},
@@ -88,7 +89,10 @@ fn action(path: &str, table: &Table<'_, '_>) -> Option<Action> {
             .optional("env")
             .and_then(|value| env(secrets.as_deref().unwrap_or_default(), &value))
             .unwrap_or_default(),
-        artifacts: table.optional("artifacts").and_then(|value| fields::artifacts(&value)).unwrap_or_default(),
+        artifacts: table
+            .optional("artifacts")
+            .and_then(|value| fields::artifacts(&value))
+            .unwrap_or_default(),
         notify: table.optional("notify").and_then(|value| notify(&value)).unwrap_or_default(),
         mask: table.optional("mask").and_then(|value| value.boolean()).unwrap_or(true),
         secrets: secrets.clone().unwrap_or_default(),
@@ -143,7 +147,10 @@ fn timeout(table: &Table<'_, '_>) -> Option<Span> {
 fn constraints(value: &Value<'_, '_>) -> Option<Vec<Constraint>> {
     let elements = value.list()?;
     if elements.len() > fields::LIST_LIMIT {
-        value.note(&format!("has {} elements; {} are allowed", elements.len(), fields::LIST_LIMIT), "remove some");
+        value.note(
+            &format!("has {} elements; {} are allowed", elements.len(), fields::LIST_LIMIT),
+            "remove some",
+        );
         return None;
     }
     Some(elements.iter().filter_map(constraint).collect())
@@ -172,7 +179,9 @@ fn attribute(text: &str) -> Result<String, (String, String)> {
     let known = ["attr.", "node.", "meta."].iter().any(|start| {
         inner.strip_prefix(start).is_some_and(|name| {
             !name.is_empty()
-                && name.chars().all(|character| character.is_ascii_alphanumeric() || "._-/".contains(character))
+                && name
+                    .chars()
+                    .all(|character| character.is_ascii_alphanumeric() || "._-/".contains(character))
         })
     });
     if known && text.len() <= fields::TEXT_LIMIT {
@@ -208,9 +217,8 @@ fn retry(value: &Value<'_, '_>) -> Option<Retry> {
 }
 
 fn cause(text: &str) -> Result<Cause, (String, String)> {
-    let may_be_retried = |cause: &Cause| {
-        matches!(cause.outcome(), Outcome::Failed | Outcome::TimedOut | Outcome::Lost)
-    };
+    let may_be_retried =
+        |cause: &Cause| matches!(cause.outcome(), Outcome::Failed | Outcome::TimedOut | Outcome::Lost);
     let words: Vec<String> =
         Cause::ALL.iter().filter(|cause| may_be_retried(cause)).map(ToString::to_string).collect();
     match text.parse::<Cause>() {
@@ -236,11 +244,8 @@ fn concurrency(value: &Value<'_, '_>) -> Option<Concurrency> {
         value.integer(1..=u64::from(u32::MAX)).and_then(|number| u32::try_from(number).ok())
     });
     let when_full = table.optional("when_full").map_or(Some(WhenFull::default()), |value| {
-        let words = [
-            ("queue", WhenFull::Queue),
-            ("skip", WhenFull::Skip),
-            ("cancel_older", WhenFull::CancelOlder),
-        ];
+        let words =
+            [("queue", WhenFull::Queue), ("skip", WhenFull::Skip), ("cancel_older", WhenFull::CancelOlder)];
         fields::word(&value, &words)
     });
     table.note_unknown_keys();
@@ -262,18 +267,16 @@ fn after(own: Option<&ActionId>, value: &Value<'_, '_>) -> Option<Vec<ActionId>>
 
 fn not_before(value: &Value<'_, '_>) -> Option<Timestamp> {
     let text = value.date_time()?;
-    match text.parse() {
-        Ok(time) => Some(time),
-        Err(_) => {
-            let help = if text.parse::<jiff::civil::DateTime>().is_ok() {
-                "name the offset from UTC as well, such as \"2027-01-31T22:00:00Z\""
-            } else {
-                "write it as \"2027-01-31T22:00:00Z\" (RFC 3339)"
-            };
-            value.note(&format!("is not a point in time: {}", quote(&text)), help);
-            None
-        }
+    let time = text.parse().ok();
+    if time.is_none() {
+        let help = if text.parse::<jiff::civil::DateTime>().is_ok() {
+            "name the time and its offset from UTC, such as \"2027-01-31T22:00:00Z\""
+        } else {
+            "write it as \"2027-01-31T22:00:00Z\" (RFC 3339)"
+        };
+        value.note(&format!("is not a point in time: {}", quote(&text)), help);
     }
+    time
 }
 
 fn env(secrets: &[SecretName], value: &Value<'_, '_>) -> Option<BTreeMap<String, String>> {
@@ -281,14 +284,20 @@ fn env(secrets: &[SecretName], value: &Value<'_, '_>) -> Option<BTreeMap<String,
     let mut variables = BTreeMap::new();
     for (name, span, value) in table.entries() {
         let problem = if !environment::is_variable_name(name) {
-            Some(("is not a legal name of a variable", "use letters, digits and `_`, beginning with a letter or `_`"))
+            Some((
+                "is not a legal name of a variable",
+                "use letters, digits and `_`, beginning with a letter or `_`",
+            ))
         } else if environment::is_reserved(name) {
             Some((
                 "is a variable that an action cannot set",
                 "PATH and names that begin with NOMAD_, VAULT_, CONSIGN_, ARG_ or LD_ are taken",
             ))
         } else if secrets.iter().any(|secret| secret.as_str() == name) {
-            Some(("is the name of a secret of this action", "the secret's value comes in the variable of that name"))
+            Some((
+                "is the name of a secret of this action",
+                "the secret's value comes in the variable of that name",
+            ))
         } else {
             None
         };

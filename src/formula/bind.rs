@@ -56,7 +56,10 @@ fn unknown_arguments(action: &Action, formula: &Formula) -> Vec<String> {
                 if formula.args.is_empty() {
                     "it takes none".to_owned()
                 } else {
-                    format!("it takes {}", known().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))
+                    format!(
+                        "it takes {}",
+                        known().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+                    )
                 }
             });
             format!("formula `{}` has no argument `{name}`; {help}", formula.name)
@@ -122,8 +125,8 @@ run = "true"
                 "formula `f` needs the mount `data`, which the action does not list in `mounts`",
             ]
         );
-        let problems =
-            bound("secrets = [\"KEY\"]\nmounts = [\"data\"]\nargs = { model = \"T1\" }").expect_err("problems");
+        let problems = bound("secrets = [\"KEY\"]\nmounts = [\"data\"]\nargs = { model = \"T1\" }")
+            .expect_err("problems");
         assert_eq!(
             problems,
             ["the argument `model` is \"T1\", which does not match the pattern `[a-z]+` of formula `f`"]

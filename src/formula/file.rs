@@ -43,14 +43,20 @@ pub fn read(path: &str, content: &[u8]) -> Result<Formula, Vec<Diagnostic>> {
 }
 
 fn program(name: FormulaName, content: &[u8]) -> Result<Formula, Diagnostic> {
-    let text = table::decode(content, PAYLOAD_LIMIT, "a program, which travels as the payload of a dispatch,")?;
+    let text =
+        table::decode(content, PAYLOAD_LIMIT, "a program, which travels as the payload of a dispatch,")?;
     if text.trim().is_empty() {
         return Err(Diagnostic::new("the program is empty", 0..0).with_help("write what it should run"));
     }
     let first = text.split('\n').next().unwrap_or_default();
     if first.starts_with("#!") && first.ends_with('\r') {
-        return Err(Diagnostic::new("the first line ends in a carriage return", first.len() - 1..first.len())
-            .with_help("save the file with Unix line ends: the kernel would look for an interpreter of that name"));
+        return Err(Diagnostic::new(
+            "the first line ends in a carriage return",
+            first.len() - 1..first.len(),
+        )
+        .with_help(
+            "save the file with Unix line ends: the kernel would look for an interpreter of that name",
+        ));
     }
     Ok(Formula {
         name,
@@ -91,7 +97,10 @@ fn steps_formula(name: FormulaName, table: &Table<'_, '_>) -> Option<Formula> {
         mounts: table.optional("mounts").and_then(|value| fields::mounts(&value)).unwrap_or_default(),
         timeout: table.optional("timeout").and_then(|value| fields::timeout(&value)),
         resources: table.optional("resources").and_then(|value| fields::resources(&value)),
-        artifacts: table.optional("artifacts").and_then(|value| fields::artifacts(&value)).unwrap_or_default(),
+        artifacts: table
+            .optional("artifacts")
+            .and_then(|value| fields::artifacts(&value))
+            .unwrap_or_default(),
         body: Body::Steps(
             table.required("steps", "[[steps]]").and_then(|value| steps(&value)).unwrap_or_default(),
         ),
@@ -113,7 +122,10 @@ fn argument(value: &Value<'_, '_>) -> Option<Argument> {
     let required = table.optional("required").is_some_and(|value| value.boolean().unwrap_or_default());
     let default = table.optional("default");
     if let (true, Some(default)) = (required, &default) {
-        default.note("stands beside `required = true`", "remove one of them: a required argument is always given");
+        default.note(
+            "stands beside `required = true`",
+            "remove one of them: a required argument is always given",
+        );
     }
     let expression = table.optional("pattern").and_then(|value| {
         value.parsed(|text| match pattern::compile(text) {
@@ -154,7 +166,9 @@ fn steps(value: &Value<'_, '_>) -> Option<Vec<Step>> {
         let Some(step) = step(element, &mut names) else { continue };
         bytes += step.run.len();
         if bytes > PAYLOAD_LIMIT {
-            let help = format!("all scripts together may have {PAYLOAD_LIMIT} bytes: they travel as the payload of a dispatch");
+            let help = format!(
+                "all scripts together may have {PAYLOAD_LIMIT} bytes: they travel as the payload of a dispatch"
+            );
             element.note(&format!("brings the scripts to {bytes} bytes"), help);
             return None;
         }

@@ -7,7 +7,8 @@ const SIZE_LIMIT: usize = 1 << 20;
 
 /// Compiles an expression that matches whole values; the error is a plain reason on one line.
 pub fn compile(pattern: &str) -> Result<Regex, String> {
-    let build = |text: &str| RegexBuilder::new(text).size_limit(SIZE_LIMIT).nest_limit(64).build().map_err(reason);
+    let build =
+        |text: &str| RegexBuilder::new(text).size_limit(SIZE_LIMIT).nest_limit(64).build().map_err(reason);
     // Alone first: `a)(b` is no expression, although it would be one between parentheses.
     build(pattern)?;
     build(&format!(r"\A(?:{pattern})\z"))
@@ -30,7 +31,8 @@ mod tests {
 
     #[test]
     fn the_whole_value_must_match() {
-        let matches = |pattern: &str, value: &str| compile(pattern).map(|expression| expression.is_match(value));
+        let matches =
+            |pattern: &str, value: &str| compile(pattern).map(|expression| expression.is_match(value));
         assert_eq!(matches("a|ab", "ab"), Ok(true));
         assert_eq!(matches("[a-z]+", "ab\n"), Ok(false));
         assert_eq!(matches("[a-z]+", "ab1"), Ok(false));

@@ -71,7 +71,8 @@ pub fn validate_paths(paths: &[PathBuf], actions: &str, formulas: &str) -> Resul
 }
 
 fn validate_file(path: &Path, actions: &str, formulas: &str) -> Result<FileReport, Error> {
-    let absolute = std::path::absolute(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let absolute =
+        std::path::absolute(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     for root in absolute.ancestors().skip(1) {
         let Some(relative) = absolute.strip_prefix(root).ok().and_then(Path::to_str) else { continue };
         if kind_of(relative, actions, formulas).is_some() {

@@ -142,7 +142,10 @@ fn known_formulas(names: &[String]) -> String {
         [] => "the ops repo has no formulas: add a file `<name>.sh` or `<name>.toml` to its formulas folder"
             .to_owned(),
         names if names.len() <= 8 => {
-            format!("the formulas are {}", names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))
+            format!(
+                "the formulas are {}",
+                names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+            )
         }
         names => format!("the formulas folder has {} others", names.len()),
     }

@@ -78,7 +78,11 @@ fn an_invalid_action_says_why_and_whose_result_it_is() {
     };
     assert_eq!(invalid.cause, Cause::UnknownFormula);
     assert_eq!(invalid.action_id.as_ref().map(ActionId::as_str), Some("a"));
-    assert!(invalid.message.starts_with("actions/a.toml:2:11: there is no formula `hello`"), "{}", invalid.message);
+    assert!(
+        invalid.message.starts_with("actions/a.toml:2:11: there is no formula `hello`"),
+        "{}",
+        invalid.message
+    );
     let Checked::Invalid(invalid) = check("actions/-a.toml", b"", &NoFormulas) else { panic!("no action") };
     assert_eq!((invalid.cause, invalid.action_id), (Cause::Invalid, None));
 }

@@ -64,8 +64,8 @@ fn bad_programs_are_told() {
     assert!(message("a.sh", b"\xff").contains("UTF-8"));
     assert!(message("a.sh", b" \n").contains("empty"));
     assert!(message("a.sh", b"#!/bin/sh\r\ntrue").contains("carriage return"));
-    assert!(message("a.sh", &[b'a'; 16_385]).contains("16385 bytes"));
-    assert!(message("a.sh", &[b'a'; 16_384]).is_empty());
+    assert!(message("a.sh", &vec![b'a'; 16_385]).contains("16385 bytes"));
+    assert!(message("a.sh", &vec![b'a'; 16_384]).is_empty());
     assert!(message("-a.sh", b"true").contains("formula name"));
     assert!(message("a.py", b"true").contains("`.sh` or `.toml`"));
 }
@@ -86,9 +86,18 @@ fn bad_formulas_are_told() {
         (&format!("{STEP}timeout = \"0s\""), "out of range"),
         ("[[steps]]\nname = \"../a\"\nrun = \"true\"\n", "is not the name of a step"),
         (&long, "brings the scripts to 16385 bytes"),
-        (&format!("args = {{ a = {{ pattern = \"[\" }} }}\n{STEP}"), "is not a regular expression: unclosed character class"),
-        (&format!("args = {{ a = {{ pattern = \"x\", default = \"y\" }} }}\n{STEP}"), "`default` does not match `pattern`"),
-        (&format!("args = {{ a = {{ required = true, default = \"y\" }} }}\n{STEP}"), "stands beside `required = true`"),
+        (
+            &format!("args = {{ a = {{ pattern = \"[\" }} }}\n{STEP}"),
+            "is not a regular expression: unclosed character class",
+        ),
+        (
+            &format!("args = {{ a = {{ pattern = \"x\", default = \"y\" }} }}\n{STEP}"),
+            "`default` does not match `pattern`",
+        ),
+        (
+            &format!("args = {{ a = {{ required = true, default = \"y\" }} }}\n{STEP}"),
+            "stands beside `required = true`",
+        ),
         (&format!("args = {{ \"a b\" = {{}} }}\n{STEP}"), "\"a b\" is not a legal name of an argument"),
         (&format!("args = {{ a-b = {{}}, a_b = {{}} }}\n{STEP}"), "both become ARG_A_B"),
         (&format!("args = {{ a = \"x\" }}\n{STEP}"), "`a` must be a table, not a text"),
