@@ -10,5 +10,6 @@ pub mod formula;
 pub mod ids;
 pub mod outcome;
 pub mod sample;
+pub mod schema;
 pub mod table;
 pub mod validation;

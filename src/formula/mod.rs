@@ -12,6 +12,7 @@ use crate::{
 
 pub mod bind;
 pub mod file;
+pub mod keys;
 pub mod pattern;
 
 /// The most that Nomad takes as the payload of a dispatch, in bytes; a formula's script travels so.
