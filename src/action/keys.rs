@@ -56,7 +56,7 @@ pub struct ActionKeys {
     pub resources: Option<ResourceKeys>,
     /// Which nodes may run it, in Nomad's own words; all of them must hold.
     pub constraints: Option<Vec<ConstraintKeys>>,
-    /// Its place in the queue, 0 to 100, the highest first.
+    /// Its place in the queue, the highest first.
     #[schemars(range(min = 0, max = 100), extend("default" = 50))]
     pub priority: Option<u8>,
     /// When another attempt is made. Without it there is one attempt.
@@ -128,7 +128,7 @@ pub struct RetryKeys {
     /// Attempts in all, the first included.
     #[schemars(range(min = 1, max = 10))]
     pub attempts: u8,
-    /// The causes after which another attempt is made, of the outcomes failed, timed_out and lost.
+    /// The causes after which another attempt is made, of the outcomes `failed`, `timed_out` and `lost`.
     pub on: Vec<String>,
 }
 

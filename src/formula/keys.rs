@@ -63,7 +63,7 @@ pub struct StepKeys {
     /// Its name, unique in the formula.
     #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$"))]
     pub name: String,
-    /// The script that it runs, with `sh` unless it begins with a `#!` line.
+    /// The script that it runs.
     pub run: String,
     /// The longest that it may run. A step that runs longer ends with exit code 124.
     pub timeout: Option<String>,

@@ -129,12 +129,15 @@ pub fn reference() -> String {
         let _ = write!(text, "\n### Each of {heading}\n\n");
         fields(&mut text, &result["properties"][key]["items"]);
     }
-    let usage = &result["properties"]["usage"]["anyOf"][0];
     text.push_str("\n### `usage`\n\n");
-    fields(&mut text, usage);
+    fields(&mut text, &result["properties"]["usage"]);
     let _ = write!(text, "\n{CAUSES}\n| outcome | cause | exit code | meaning |\n|---|---|---|---|\n");
     for cause in Cause::ALL {
-        let row = (cause.outcome(), cause, cause.exit_code(), meaning(cause));
+        let exit_code = match cause {
+            Cause::ExitCode => "the task's".to_owned(),
+            cause => cause.exit_code().to_string(),
+        };
+        let row = (cause.outcome(), cause, exit_code, meaning(cause));
         let _ = writeln!(text, "| {} | `{}` | {} | {} |", row.0, row.1, row.2, row.3);
     }
     text
@@ -181,6 +184,9 @@ fn description(property: &Value) -> String {
 /// The type in the words of people who write the file.
 fn type_of(property: &Value) -> String {
     let words = words_of(property);
+    if words.len() == Cause::ALL.len() {
+        return "a cause (see below)".to_owned();
+    }
     if !words.is_empty() {
         return words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
     }

@@ -112,3 +112,31 @@ fn a_work_tree_is_read_without_following_links() {
     assert!(!found[0].is_valid());
     assert!(disk::validate_paths(&[root.path().join("absent.toml")], "actions", "formulas").is_err());
 }
+
+struct OneFormula;
+
+impl Formulas for OneFormula {
+    fn files(&self, _: &FormulaName) -> Vec<SourceFile> {
+        let text = "description = \"d\"\nargs = { a = { default = \"1\" } }\n[[steps]]\nname = \"s\"\nrun = \"true\"\n";
+        vec![SourceFile { path: "formulas/hello.toml".to_owned(), content: text.as_bytes().to_vec() }]
+    }
+    fn names(&self) -> Vec<String> {
+        vec!["hello".to_owned()]
+    }
+}
+
+#[test]
+fn a_valid_action_comes_with_its_formula_and_arguments() {
+    let content = format!("id = \"a\"\n{ACTION}");
+    let Checked::Valid(valid) = check("actions/a.toml", content.as_bytes(), &OneFormula) else {
+        panic!("valid")
+    };
+    assert_eq!(valid.formula_path, "formulas/hello.toml");
+    assert_eq!(valid.args.get("a").map(String::as_str), Some("1"));
+    let content = format!("{content}args = {{ b = \"x\" }}\n");
+    let Checked::Invalid(invalid) = check("actions/a.toml", content.as_bytes(), &OneFormula) else {
+        panic!("no such argument")
+    };
+    assert_eq!(invalid.cause, Cause::Invalid);
+    assert_eq!(invalid.message, "actions/a.toml:2:11: formula `hello` has no argument `b`; it takes `a`");
+}
