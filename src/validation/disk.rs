@@ -44,7 +44,7 @@ pub fn read_tree(root: &Path, actions: &str, formulas: &str) -> Result<Tree, Err
     let mut files = Vec::new();
     for folder in BTreeSet::from([actions, formulas]) {
         let folder = folder.trim_end_matches('/');
-        if is_folder(&root.join(folder)) {
+        if is_real_folder(&root.join(folder)) {
             read_folder(root, folder, &|path| kind_of(path, actions, formulas), &mut files)?;
         }
     }
@@ -60,7 +60,7 @@ pub fn read_tree(root: &Path, actions: &str, formulas: &str) -> Result<Tree, Err
 pub fn validate_paths(paths: &[PathBuf], actions: &str, formulas: &str) -> Result<Vec<FileReport>, Error> {
     let mut reports = Vec::new();
     for path in paths {
-        if is_folder(path) {
+        if path.is_dir() {
             let tree = read_tree(path, actions, formulas)?;
             reports.extend(validate_tree(&tree.files, actions, formulas));
         } else {
@@ -99,8 +99,9 @@ fn validate_file(path: &Path, actions: &str, formulas: &str) -> Result<FileRepor
     }
 }
 
-fn is_folder(path: &Path) -> bool {
-    path.is_dir()
+/// Whether `path` is a folder, and no link to one.
+fn is_real_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
 }
 
 fn read_folder(

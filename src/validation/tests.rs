@@ -101,6 +101,11 @@ fn a_work_tree_is_read_without_following_links() {
     std::os::unix::fs::symlink(root.path().join("secret.toml"), root.path().join("actions/link.toml"))
         .expect("a link");
     let tree = disk::read_tree(root.path(), "actions", "formulas").expect("a tree");
+    std::fs::create_dir(root.path().join("other")).expect("a folder");
+    std::os::unix::fs::symlink(root.path().join("actions"), root.path().join("other/actions"))
+        .expect("a link");
+    let linked = disk::read_tree(&root.path().join("other"), "actions", "formulas").expect("a tree");
+    assert!(linked.files.is_empty());
     let paths: Vec<&str> = tree.files.iter().map(|(path, _)| path.as_str()).collect();
     assert_eq!(paths, ["actions/2026/11/a.toml", "formulas/hello.sh"]);
 
