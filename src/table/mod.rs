@@ -83,21 +83,18 @@ pub fn parse<T>(
         };
     }
     let syntax: Vec<Diagnostic> = errors.iter().map(|error| syntax_diagnostic(text, error)).collect();
-    let broken_lines: BTreeSet<usize> =
-        syntax.iter().map(|diagnostic| line_of(text, diagnostic.span.start)).collect();
+    let line_ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
+    let line_of = |diagnostic: &Diagnostic| line_ends.partition_point(|end| *end < diagnostic.span.start);
+    let broken_lines: BTreeSet<usize> = syntax.iter().map(line_of).collect();
     // What the parser made up to go on after an error says nothing about what the author meant.
-    problems.found.borrow_mut().retain(|diagnostic| {
-        !diagnostic.span.is_empty() && !broken_lines.contains(&line_of(text, diagnostic.span.start))
-    });
+    problems
+        .found
+        .borrow_mut()
+        .retain(|diagnostic| !diagnostic.span.is_empty() && !broken_lines.contains(&line_of(diagnostic)));
     for diagnostic in syntax {
         problems.note(diagnostic);
     }
     Err(problems.into_diagnostics())
-}
-
-fn line_of(text: &str, at: usize) -> usize {
-    let at = text.floor_char_boundary(at);
-    text[..at].matches('\n').count()
 }
 
 /// Where the value of a top-level key stands in `text`; the beginning where there is none.
@@ -372,6 +369,18 @@ mod tests {
         let dotted = format!("{}a = {{", "a.".repeat(78));
         assert!(small_stack(dotted.repeat(79)) > 0);
         assert!(small_stack(format!("[{}a]\n{}1{}", "a.".repeat(78), dotted.repeat(79), "}".repeat(79))) > 0);
+    }
+
+    #[test]
+    fn a_file_full_of_errors_is_read_in_a_moment() {
+        let start = std::time::Instant::now();
+        for line in ["a\n", "= 1\n", "\"\n", "x = [\n", "name = 1\n", "]\n", "count = {,}\n", ",", "\u{e9} "]
+        {
+            assert!(!problems_of(&line.repeat((64 << 10) / line.len())).is_empty());
+        }
+        let many = (0..9_000).fold(String::new(), |text, number| format!("{text}{number}=1\n"));
+        assert!(!problems_of(&many).is_empty());
+        assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
     }
 
     #[test]
