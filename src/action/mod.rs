@@ -15,7 +15,10 @@ use crate::{
     outcome::Cause,
 };
 
+pub mod environment;
+pub mod fields;
 pub mod file;
+pub mod keys;
 
 /// The largest action or formula file that is read, in bytes.
 pub const FILE_LIMIT: usize = 64 * 1024;

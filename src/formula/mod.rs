@@ -10,7 +10,13 @@ use crate::{
     ids::{FormulaName, SecretName},
 };
 
+pub mod bind;
 pub mod file;
+pub mod keys;
+pub mod pattern;
+
+/// The most that Nomad takes as the payload of a dispatch, in bytes; a formula's script travels so.
+pub const PAYLOAD_LIMIT: usize = 16 * 1024;
 
 /// A valid formula.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
