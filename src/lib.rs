@@ -8,4 +8,5 @@ pub mod diagnostic;
 pub mod duration;
 pub mod formula;
 pub mod ids;
+pub mod ops_repo;
 pub mod outcome;
