@@ -152,11 +152,13 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Spawn(_) | Self::OldGit { .. } | Self::Setting { .. } => ErrorKind::Misconfigured,
-            Self::EmptyRemote { .. } | Self::CheckedOut { .. } | Self::Signing { .. } => {
-                ErrorKind::Misconfigured
-            }
-            Self::UnreadableOwner { .. } => ErrorKind::Misconfigured,
+            Self::Spawn(_)
+            | Self::OldGit { .. }
+            | Self::Setting { .. }
+            | Self::EmptyRemote { .. }
+            | Self::CheckedOut { .. }
+            | Self::Signing { .. }
+            | Self::UnreadableOwner { .. } => ErrorKind::Misconfigured,
             Self::Pipe { .. } | Self::Mirror { .. } => ErrorKind::Local,
             Self::TimedOut { .. } => ErrorKind::Unreachable,
             Self::Exit { stderr, .. } => kind_of(stderr),
@@ -187,7 +189,7 @@ pub enum ClaimError {
 ///
 /// The order decides where a text holds several: git ends most remote failures with "Could not read
 /// from remote repository", so what ssh said before it has to win.
-const PHRASES: [(&str, ErrorKind); 42] = [
+const PHRASES: [(&str, ErrorKind); 43] = [
     ("No space left on device", ErrorKind::Local),
     ("Disk quota exceeded", ErrorKind::Local),
     ("Cannot allocate memory", ErrorKind::Local),
@@ -223,6 +225,7 @@ const PHRASES: [(&str, ErrorKind); 42] = [
     ("not found", ErrorKind::Missing),
     ("does not exist", ErrorKind::Missing),
     ("No such file or directory", ErrorKind::Missing),
+    ("reference broken", ErrorKind::Corrupt),
     ("fsck error", ErrorKind::Corrupt),
     ("corrupt", ErrorKind::Corrupt),
     ("bad object", ErrorKind::Corrupt),

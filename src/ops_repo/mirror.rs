@@ -217,7 +217,9 @@ impl OpsRepo {
             .map_or("sha1", |text| if text.contains("sha256") { "sha256" } else { "sha1" });
         self.write_repository_configuration(format)?;
         let arguments = ["for-each-ref", "--format=%(objecttype)"];
-        Ok(self.git.run(Invocation::new("check the mirror", arguments)).await?.succeeded())
+        let ended = self.git.run(Invocation::new("check the mirror", arguments)).await?;
+        // A broken reference is only warned of.
+        Ok(ended.succeeded() && ended.stderr.is_empty())
     }
 
     /// Throws the repository away and makes an empty one.

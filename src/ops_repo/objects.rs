@@ -89,7 +89,14 @@ impl OpsRepo {
         }
         let operation = "read files of the ops repo";
         let list = |ids: &mut dyn Iterator<Item = &BlobId>| -> String {
-            ids.map(|id| format!("{}\n", id.as_str())).collect()
+            ids.flat_map(|id| {
+                [
+                    id.as_str(),
+                    "
+",
+                ]
+            })
+            .collect()
         };
         let check = Invocation::new(operation, ["cat-file", "--batch-check", "--buffer"]);
         let sizes = self.git.text(check.input(list(&mut ids.iter()))).await?;

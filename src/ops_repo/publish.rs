@@ -10,7 +10,6 @@ use jiff::Timestamp;
 
 use super::{
     Error, OpsRepo, Published, ResultEntry,
-    error::kind_of,
     git::{Ended, Invocation, TRANSFER_LIMIT},
     mirror::{BRANCH, RESULTS},
 };
@@ -76,14 +75,8 @@ impl OpsRepo {
                 self.git.output(Invocation::new("note the pushed commit", arguments)).await?;
                 return Ok(Published { commit: Some(commit), refused });
             }
-            match verdict(&ended, branch) {
-                Some(error) => return Err(error),
-                None if String::from_utf8_lossy(&ended.stdout).contains("\n!")
-                    || ended.stdout.starts_with(b"!") =>
-                {
-                    ()
-                }
-                None => return Err(ended.error()),
+            if let Some(error) = verdict(ended, branch) {
+                return Err(error);
             }
             attempt += 1;
             tokio::time::sleep(delay(attempt)).await;
@@ -198,10 +191,11 @@ impl OpsRepo {
     }
 }
 
-/// What a failed push means; `None` where the branch moved or the remote was not reached.
-fn verdict(ended: &Ended, branch: &str) -> Option<Error> {
+/// What a failed push means; `None` where the branch had moved.
+fn verdict(ended: Ended, branch: &str) -> Option<Error> {
     let report = String::from_utf8_lossy(&ended.stdout);
-    let line = report.lines().find(|line| line.starts_with('!'))?;
+    // Without a report on the reference the remote was not reached, or broke off.
+    let Some(line) = report.lines().find(|line| line.starts_with('!')) else { return Some(ended.error()) };
     let moved = [
         "stale info",
         "fetch first",
@@ -216,7 +210,6 @@ fn verdict(ended: &Ended, branch: &str) -> Option<Error> {
         None
     } else {
         let reason = if ended.stderr.is_empty() { line.to_owned() } else { ended.stderr.clone() };
-        tracing::debug!(kind = ?kind_of(&reason), "the remote refused a push");
         Some(Error::PushRefused { reference: branch.to_owned(), reason })
     }
 }
