@@ -17,6 +17,7 @@ pub mod ids;
 pub mod intake;
 pub mod lifecycle;
 pub mod nomad;
+pub mod ops_repo;
 pub mod outcome;
 pub mod queue;
 pub mod retry;

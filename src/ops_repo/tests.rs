@@ -1,0 +1,235 @@
+//! The room against real git repositories.
+
+use std::{path::Path, process::Command, time::Instant};
+
+use super::*;
+
+struct Bench {
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let bench = Self { folder: tempfile::tempdir().unwrap() };
+        bench.git(&["init", "-q", "--bare", "-b", "main", "remote.git"]);
+        bench.git(&["init", "-q", "-b", "main", "work"]);
+        bench
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn git(&self, arguments: &[&str]) -> String {
+        let output = Command::new("git")
+            .args(["-c", "user.name=u", "-c", "user.email=u@x", "-c", "safe.directory=*"])
+            .args(arguments)
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .current_dir(self.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    fn commit(&self, files: &[(&str, &str)]) -> Revision {
+        for (path, text) in files {
+            let path = self.path().join("work").join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        self.git(&["-C", "work", "add", "-A"]);
+        self.git(&["-C", "work", "commit", "-q", "--allow-empty", "-m", "x"]);
+        self.git(&["-C", "work", "push", "-q", "-f", "../remote.git", "main"]);
+        Revision::parse(&self.git(&["-C", "work", "rev-parse", "HEAD"])).unwrap()
+    }
+
+    fn settings(&self, mirror: &str) -> Settings {
+        Settings {
+            remote: RemoteUrl::parse(self.path().join("remote.git").to_str().unwrap()).unwrap(),
+            branch: "main".to_owned(),
+            mirror: self.path().join(mirror),
+            actions: "actions".to_owned(),
+            formulas: "formulas".to_owned(),
+            author_name: "consign".to_owned(),
+            author_email: "consign@localhost".to_owned(),
+            results_branch: None,
+            signing_key: None,
+        }
+    }
+
+    async fn open(&self) -> OpsRepo {
+        OpsRepo::open(self.settings("mirror")).await.unwrap()
+    }
+}
+
+fn result(path: &str, text: &str) -> ResultEntry {
+    ResultEntry { path: path.to_owned(), content: text.as_bytes().to_vec() }
+}
+
+async fn update(repo: &OpsRepo) -> Tips {
+    let tips = repo.tips().await.unwrap();
+    repo.fetch(&tips).await.unwrap();
+    tips
+}
+
+#[tokio::test]
+async fn changes_odd_names_links_and_rewritten_history() {
+    let bench = Bench::new();
+    let odd = "actions/ä \"q\"\nx/a.toml";
+    let first = bench.commit(&[("actions/a.toml", "1"), ("README", "r")]);
+    let repo = bench.open().await;
+    update(&repo).await;
+    repo.pin(&first).await.unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", bench.path().join("work/actions/link.toml")).unwrap();
+    let second = bench.commit(&[(odd, "22"), ("README", "s"), ("formulas/f.sh", "echo")]);
+    assert_eq!(update(&repo).await.branch.as_ref(), Some(&second));
+    let changes = repo.changes(&first, &second).await.unwrap();
+    let kinds: Vec<_> = changes.iter().map(|c| (c.path.as_str(), c.after.as_ref().unwrap().kind)).collect();
+    let expected = [
+        ("actions/link.toml", EntryKind::Symlink),
+        (odd, EntryKind::Regular),
+        ("formulas/f.sh", EntryKind::Regular),
+    ];
+    assert_eq!(kinds, expected);
+    assert_eq!(repo.snapshot(&second).await.unwrap().len(), 4);
+    let content = repo.blob_at(&second, odd).await.unwrap().unwrap();
+    let absent = BlobId::parse(&"0".repeat(40)).unwrap();
+    let blobs = [content.blob.clone(), absent, content.blob];
+    assert_eq!(
+        repo.read_blobs(&blobs, 2).await.unwrap(),
+        [Blob::Bytes(b"22".to_vec()), Blob::Missing, Blob::Bytes(b"22".to_vec())]
+    );
+    assert_eq!(repo.read_blobs(&blobs[..1], 1).await.unwrap(), [Blob::TooLarge { size: 2 }]);
+    assert_eq!(repo.formula(&second, &"f".parse().unwrap()).await.unwrap().len(), 1);
+    assert!(repo.is_ancestor(&first, &second).await.unwrap());
+
+    bench.git(&["-C", "work", "update-ref", "-d", "refs/heads/main"]);
+    let third = bench.commit(&[("actions/b.toml", "3")]);
+    update(&repo).await;
+    assert!(!repo.is_ancestor(&first, &third).await.unwrap());
+    assert!(!repo.changes(&first, &third).await.unwrap().is_empty(), "the pinned revision stays");
+    let unknown = Revision::parse(&"1".repeat(40)).unwrap();
+    assert!(matches!(repo.changes(&unknown, &third).await, Err(Error::UnknownRevision { .. })));
+    assert!(!repo.is_ancestor(&unknown, &third).await.unwrap());
+    repo.collect_garbage().await.unwrap();
+}
+
+#[tokio::test]
+async fn one_of_two_stores_wins_the_claim() {
+    let bench = Bench::new();
+    bench.commit(&[]);
+    let (one, two) = (bench.open().await, OpsRepo::open(bench.settings("second")).await.unwrap());
+    let owner =
+        |id: &str| Owner { store_id: id.to_owned(), host: "h".to_owned(), claimed_at: Timestamp::UNIX_EPOCH };
+    let (a, b) = (owner("a"), owner("b"));
+    let (left, right) = tokio::join!(one.claim_owner(&a, None), two.claim_owner(&b, None));
+    assert!(left.is_ok() != right.is_ok(), "{left:?} {right:?}");
+    let (revision, holder) = one.owner().await.unwrap().unwrap();
+    let loser = if holder == a { (&two, &b) } else { (&one, &a) };
+    assert!(matches!(loser.0.claim_owner(loser.1, None).await, Err(ClaimError::Held { .. })));
+    loser.0.claim_owner(loser.1, Some(&revision)).await.unwrap();
+    assert_eq!(one.owner().await.unwrap().unwrap().1, *loser.1);
+}
+
+#[tokio::test]
+async fn results_reach_a_branch_that_moves() {
+    let bench = Bench::new();
+    bench.commit(&[("actions/a.toml", "1"), ("actions/file", "keep")]);
+    let repo = OpsRepo::open(bench.settings("mirror")).await.unwrap();
+    let other = OpsRepo::open(bench.settings("second")).await.unwrap();
+    update(&repo).await;
+    for round in 0..4 {
+        let text = round.to_string();
+        let (mine, theirs) =
+            ([result("actions/a \"b\".result.json", &text)], [result("actions/b.result.json", &text)]);
+        let (left, right) = tokio::join!(repo.publish(&mine, "results"), other.publish(&theirs, "results"));
+        assert!(left.unwrap().commit.is_some() && right.unwrap().commit.is_some());
+    }
+    update(&repo).await;
+    let again = repo.publish(&[result("actions/a \"b\".result.json", "3")], "results").await.unwrap();
+    assert_eq!(again, Published::default());
+    let mixed =
+        [result("actions/file/x.result.json", "3"), result("x", ""), result("actions/c.result.json", "4")];
+    let published = repo.publish(&mixed, "results").await.unwrap();
+    assert_eq!(published.refused.len(), 2);
+    assert!(published.commit.is_some());
+    assert_eq!(bench.git(&["-C", "remote.git", "show", "main:actions/file"]), "keep");
+    assert!(bench.git(&["-C", "remote.git", "log", "-1", "--format=%B", "main"]).ends_with("[skip ci]"));
+    // Rewritten history is not brought back by a push from a stale mirror.
+    let tip = bench.commit(&[]);
+    repo.publish(&[result("actions/d.result.json", "5")], "results").await.unwrap();
+    assert_eq!(bench.git(&["-C", "remote.git", "rev-parse", "main^"]), tip.as_str());
+}
+
+#[tokio::test]
+async fn results_branch_signature_and_remotes_that_do_not_work() {
+    let bench = Bench::new();
+    let empty = bench.open().await;
+    assert!(matches!(
+        empty.publish(&[result("actions/a.result.json", "1")], "s").await,
+        Err(Error::EmptyRemote { .. })
+    ));
+    bench.commit(&[]);
+    let key = bench.path().join("key");
+    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status();
+    let signing_key = made.is_ok_and(|status| status.success()).then_some(key);
+    let signed = signing_key.is_some();
+    let settings =
+        Settings { results_branch: Some("results".to_owned()), signing_key, ..bench.settings("mirror") };
+    let repo = OpsRepo::open(settings).await.unwrap();
+    repo.publish(&[result("actions/a.result.json", "1")], "s").await.unwrap();
+    repo.publish(&[result("actions/b.result.json", "1")], "s").await.unwrap();
+    let commit = bench.git(&["-C", "remote.git", "cat-file", "commit", "results"]);
+    assert_eq!(commit.contains("BEGIN SSH SIGNATURE"), signed);
+
+    let checked_out = Settings {
+        remote: RemoteUrl::parse(bench.path().join("work").to_str().unwrap()).unwrap(),
+        ..bench.settings("third")
+    };
+    let repo = OpsRepo::open(checked_out).await.unwrap();
+    assert!(matches!(
+        repo.publish(&[result("actions/a.result.json", "1")], "s").await,
+        Err(Error::CheckedOut { .. })
+    ));
+    for (address, kind) in
+        [("/nowhere", ErrorKind::Missing), ("http://u:p@127.0.0.1:1/x", ErrorKind::Unreachable)]
+    {
+        let settings = Settings { remote: RemoteUrl::parse(address).unwrap(), ..bench.settings("fourth") };
+        let error = OpsRepo::open(settings).await.unwrap().tips().await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+    }
+    let settings = Settings { branch: "-x".to_owned(), ..bench.settings("fifth") };
+    assert!(OpsRepo::open(settings).await.is_err());
+}
+
+#[tokio::test]
+async fn a_damaged_or_hostile_mirror_is_mended() {
+    let bench = Bench::new();
+    let tip = bench.commit(&[("actions/a.toml", "1")]);
+    let repo = bench.open().await;
+    update(&repo).await;
+    let repository = bench.path().join("mirror/repository.git");
+    std::fs::write(repository.join("config"), "[core]\n\tbare = true\n\thooksPath = /tmp\n[nonsense")
+        .unwrap();
+    std::fs::write(repository.join("refs/mirror/branch.lock"), "").unwrap();
+    std::fs::write(repository.join("refs/mirror/results"), "garbage").unwrap();
+    let repo = bench.open().await;
+    let started = Instant::now();
+    let tips = repo.tips().await.unwrap();
+    let looked = started.elapsed();
+    repo.fetch(&tips).await.unwrap();
+    let started = Instant::now();
+    repo.fetch(&tips).await.unwrap();
+    eprintln_idle(looked, started.elapsed());
+    assert_eq!(repo.snapshot(&tip).await.unwrap().len(), 1);
+}
+
+fn eprintln_idle(look: std::time::Duration, fetch: std::time::Duration) {
+    std::io::Write::write_all(
+        &mut std::io::stderr(),
+        format!("idle tips {look:?}, fetch {fetch:?}\n").as_bytes(),
+    )
+    .unwrap();
+}
