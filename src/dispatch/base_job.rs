@@ -1,0 +1,371 @@
+//! Base jobs: read, checked for what an attempt relies on, and rendered with the configuration.
+
+use hcl::{Block, Body, Expression};
+use hcl_edit::{
+    Decorate as _, Span as _,
+    structure::{Block as EditBlock, Body as EditBody},
+};
+use sha2::{Digest as _, Sha256};
+
+use crate::{diagnostic::Diagnostic, duration::Span};
+
+/// The launch gate's entry, below the KV mount.
+pub const GATE_ENTRY: &str = "consign/go";
+/// The job meta by which consign knows what it registered, and whether it has changed.
+pub const MARKER: &str = "consign_base";
+/// The dispatch meta that every base job takes.
+pub const META_KEYS: [&str; 6] = ["secrets", "args", "consign", "formula", "context", "action_id"];
+
+/// What the wrapper's command contains, by which its task is known.
+const WRAPPER: &str = "consign/wrapper";
+const RUNNER: &str = include_str!("../../jobs/runner.nomad.hcl");
+
+/// A base job that has everything an attempt relies on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseJob {
+    name: String,
+    text: String,
+}
+
+/// The driver that runs the wrapper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Driver {
+    /// In a container.
+    Docker,
+    /// In a chroot of its own.
+    Exec,
+    /// As a plain process of the Nomad client.
+    RawExec,
+}
+
+impl Driver {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Exec => "exec",
+            Self::RawExec => "raw_exec",
+        }
+    }
+}
+
+/// What the configuration says about base jobs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The driver.
+    pub driver: Driver,
+    /// The image, for docker alone; `None` keeps the base job's.
+    pub image: Option<String>,
+    /// The Vault role that allocations log in with.
+    pub role: String,
+    /// The audience of the workload identity.
+    pub audience: String,
+    /// The mount of the KV engine.
+    pub kv: String,
+    /// The folder of the secrets in it.
+    pub prefix: String,
+    /// How long a node may be out of reach.
+    pub lost_after: Span,
+}
+
+/// A base job as it is registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendered {
+    /// The whole jobspec; it needs no variables.
+    pub hcl: String,
+    /// The value of [`MARKER`]: SHA-256 of the rest, in hexadecimal.
+    pub marker: String,
+}
+
+/// Why a base job could not be rendered.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The text is no HCL.
+    #[error("cannot read base job {name}")]
+    Read {
+        /// The base job.
+        name: String,
+        /// What the reader says.
+        #[source]
+        source: Box<hcl_edit::parser::Error>,
+    },
+    /// The text has no job block.
+    #[error("base job {name} has no job block")]
+    NoJob {
+        /// The base job.
+        name: String,
+    },
+}
+
+impl BaseJob {
+    /// Reads a base job's text, or says everything that it lacks.
+    pub fn read(name: &str, text: &str) -> Result<Self, Vec<Diagnostic>> {
+        let edit: EditBody = text.parse().map_err(|error: hcl_edit::parser::Error| {
+            let at = error.location().offset().min(text.len());
+            vec![Diagnostic::new(format!("this is no HCL: {}", error.message()), at..at)]
+        })?;
+        let spanned = hcl_edit::parser::parse_body(text).unwrap_or_default();
+        let mut check = Check { spanned, variables: Vec::new(), found: Vec::new() };
+        check.file(name, &Body::from(edit));
+        if check.found.is_empty() {
+            Ok(Self { name: name.to_owned(), text: text.to_owned() })
+        } else {
+            Err(check.found)
+        }
+    }
+
+    /// The base jobs that are part of consign.
+    #[must_use]
+    pub fn shipped() -> Vec<Self> {
+        vec![Self { name: "runner".to_owned(), text: RUNNER.to_owned() }]
+    }
+
+    /// Its name, which is Nomad's job id.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its text with the configuration's values and driver. Everything else stays as written.
+    pub fn render(&self, settings: &Settings) -> Result<Rendered, Error> {
+        let mut body: EditBody = self
+            .text
+            .parse()
+            .map_err(|source| Error::Read { name: self.name.clone(), source: Box::new(source) })?;
+        let lost_after = settings.lost_after.to_string();
+        for block in body.get_blocks_mut("variable") {
+            let value = match block.labels.first().map(hcl_edit::structure::BlockLabel::as_str) {
+                Some("role") => &settings.role,
+                Some("audience") => &settings.audience,
+                Some("kv") => &settings.kv,
+                Some("prefix") => &settings.prefix,
+                Some("lost_after") => &lost_after,
+                _ => continue,
+            };
+            set(&mut block.body, "default", value);
+        }
+        let missing = || Error::NoJob { name: self.name.clone() };
+        let job = body.get_blocks_mut("job").next().ok_or_else(missing)?;
+        for group in job.body.get_blocks_mut("group") {
+            for task in group.body.get_blocks_mut("task") {
+                set_driver(task, settings);
+            }
+        }
+        let marker = hexadecimal(&Sha256::digest(body.to_string()));
+        let job = body.get_blocks_mut("job").next().ok_or_else(missing)?;
+        mark(job, &marker);
+        Ok(Rendered { hcl: body.to_string(), marker })
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Gives an attribute another value and keeps the blanks around it.
+fn set(body: &mut EditBody, key: &str, value: &str) {
+    if let Some(mut attribute) = body.get_attribute_mut(key) {
+        let decor = std::mem::take(attribute.value_mut().decor_mut());
+        *attribute.value_mut() = hcl_edit::expr::Expression::from(value).decorated(decor);
+    }
+}
+
+fn set_driver(task: &mut EditBlock, settings: &Settings) {
+    let Some(config) = task.body.get_blocks_mut("config").next() else { return };
+    if !config.body.to_string().contains(WRAPPER) {
+        return;
+    }
+    match settings.driver {
+        Driver::Docker => {
+            if let Some(image) = &settings.image {
+                set(&mut config.body, "image", image);
+            }
+        }
+        Driver::Exec | Driver::RawExec => {
+            let text = format!(
+                "        command = \"/bin/sh\"\n        args    = [\"${{NOMAD_TASK_DIR}}/{WRAPPER}\"]\n      "
+            );
+            if let Ok(body) = text.parse() {
+                config.body = body;
+            }
+        }
+    }
+    set(&mut task.body, "driver", settings.driver.name());
+}
+
+fn mark(job: &mut EditBlock, marker: &str) {
+    if let Some(meta) = job.body.get_blocks_mut("meta").next() {
+        meta.body.remove_attribute(MARKER);
+        if let Ok(body) = format!("    {MARKER} = \"{marker}\"\n").parse::<EditBody>() {
+            for structure in body {
+                meta.body.push(structure);
+            }
+        }
+    } else if let Ok(body) = format!("\n  meta {{\n    {MARKER} = \"{marker}\"\n  }}\n").parse::<EditBody>() {
+        for structure in body {
+            job.body.push(structure);
+        }
+    }
+}
+
+/// The state of one check: the text with its places, and what was found.
+struct Check {
+    spanned: EditBody,
+    variables: Vec<(String, String)>,
+    found: Vec<Diagnostic>,
+}
+
+impl Check {
+    fn file(&mut self, name: &str, body: &Body) {
+        self.variables = variables(body);
+        let Some(job) = blocks(body, "job").next() else {
+            self.found.push(Diagnostic::new("there is no job block", 0..0));
+            return;
+        };
+        if job.labels().first().map(hcl::BlockLabel::as_str) != Some(name) {
+            self.lacks(&["job"], &format!("the job must be called {name:?}, as its file is"), "rename one of the two");
+        }
+        if self.text(job.body(), "type").as_deref() != Some("batch") {
+            self.lacks(&["job"], "a base job is a batch job", "add `type = \"batch\"`");
+        }
+        self.parameterized(job.body());
+        let groups: Vec<&Block> = blocks(job.body(), "group").collect();
+        if groups.is_empty() {
+            self.lacks(&["job"], "there is no group", "add one group with one task");
+        }
+        for group in groups {
+            self.group(group.body());
+        }
+    }
+
+    fn parameterized(&mut self, job: &Body) {
+        let Some(block) = blocks(job, "parameterized").next() else {
+            self.lacks(&["job"], "a base job is parameterized", "add a `parameterized` block");
+            return;
+        };
+        let place = ["job", "parameterized"];
+        if self.text(block.body(), "payload").as_deref() == Some("forbidden") {
+            self.lacks(&place, "the formula travels as payload", "set `payload = \"optional\"`");
+        }
+        let keys = match attribute(block.body(), "meta_optional") {
+            Some(Expression::Array(keys)) => keys.clone(),
+            _ => Vec::new(),
+        };
+        for key in META_KEYS {
+            if !keys.contains(&Expression::String(key.to_owned())) {
+                self.lacks(&place, &format!("meta_optional lacks {key:?}"), &format!("add {key:?} to it"));
+            }
+        }
+    }
+
+    fn group(&mut self, group: &Body) {
+        let place = ["job", "group"];
+        let attempts = blocks(group, "restart").next().and_then(|block| attribute(block.body(), "attempts"));
+        if attempts.and_then(whole) != Some(0) {
+            self.lacks(&place, "Nomad would run a failed task again", "add `restart { attempts = 0 }`");
+        }
+        let disconnect = blocks(group, "disconnect").next();
+        let replace = disconnect.and_then(|block| attribute(block.body(), "replace"));
+        if disconnect.is_none_or(|block| attribute(block.body(), "lost_after").is_none())
+            || replace != Some(&Expression::Bool(false))
+        {
+            self.lacks(
+                &place,
+                "Nomad would replace a task whose node is out of reach",
+                "add `disconnect` with `lost_after` and `replace = false`",
+            );
+        }
+        let tasks: Vec<&Block> = blocks(group, "task").collect();
+        if tasks.is_empty() {
+            self.lacks(&place, "there is no task", "add one task");
+        }
+        for task in tasks {
+            self.task(task.body());
+        }
+    }
+
+    fn task(&mut self, task: &Body) {
+        let place = ["job", "group", "task"];
+        let vault = blocks(task, "vault").next();
+        if vault.is_none_or(|block| attribute(block.body(), "role").is_none()) {
+            self.lacks(&place, "the task cannot log in to Vault", "add `vault { role = … }`");
+        }
+        let templates: Vec<&Block> = blocks(task, "template").collect();
+        if templates.iter().any(|block| attribute(block.body(), "once") != Some(&Expression::Bool(true))) {
+            self.lacks(
+                &place,
+                "a template reads again after the task started",
+                "set `once = true` on every template of the task",
+            );
+        }
+        let data: Vec<String> = templates.iter().filter_map(|block| self.text(block.body(), "data")).collect();
+        let gate = format!("/data/{GATE_ENTRY}");
+        if !data.iter().any(|text| text.contains("secret") && text.contains(&gate)) {
+            let help = format!("add a template that reads <kv>{gate}");
+            self.lacks(&place, "no template waits at the launch gate", &help);
+        }
+        if !data.iter().any(|text| text.contains("mkdir") && text.contains("/started")) {
+            self.lacks(
+                &place,
+                "the wrapper makes no started-marker",
+                "let it `mkdir \"$NOMAD_ALLOC_DIR/consign/started\"` before the formula, and end with 121 where it is there",
+            );
+        }
+    }
+
+    /// Notes a lack at the deepest block of `path` that is there.
+    fn lacks(&mut self, path: &[&str], message: &str, help: &str) {
+        let mut span = 0..0;
+        let mut body = &self.spanned;
+        for ident in path {
+            let Some(block) = body.get_blocks(ident).next() else { break };
+            span = block.ident.span().unwrap_or(span);
+            body = &block.body;
+        }
+        self.found.push(Diagnostic::new(message, span).with_help(help));
+    }
+
+    /// An attribute's text, the defaults of variables filled in.
+    fn text(&self, body: &Body, key: &str) -> Option<String> {
+        let mut text = match attribute(body, key)? {
+            Expression::String(text) => text.clone(),
+            Expression::TemplateExpr(template) => template.to_string(),
+            _ => return None,
+        };
+        for (name, value) in &self.variables {
+            text = text.replace(&format!("${{var.{name}}}"), value);
+        }
+        Some(text)
+    }
+}
+
+fn variables(body: &Body) -> Vec<(String, String)> {
+    blocks(body, "variable")
+        .filter_map(|block| match (block.labels().first(), attribute(block.body(), "default")) {
+            (Some(name), Some(Expression::String(value))) => Some((name.as_str().to_owned(), value.clone())),
+            _ => None,
+        })
+        .collect()
+}
+
+fn blocks<'a>(body: &'a Body, ident: &'a str) -> impl Iterator<Item = &'a Block> {
+    body.blocks().filter(move |block| block.identifier() == ident)
+}
+
+fn attribute<'a>(body: &'a Body, key: &str) -> Option<&'a Expression> {
+    body.attributes().find(|attribute| attribute.key() == key).map(hcl::Attribute::expr)
+}
+
+fn whole(expression: &Expression) -> Option<u64> {
+    match expression {
+        Expression::Number(number) => number.as_u64(),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+use super::*;
+use crate::dispatch::report::{RESTARTED_EXIT_CODE, TIMEOUT_EXIT_CODE, UNSTARTABLE_EXIT_CODE};
+
+fn settings(driver: Driver) -> Settings {
+    Settings {
+        driver,
+        image: Some("registry/image:1".to_owned()),
+        role: "a-role".to_owned(),
+        audience: "vault".to_owned(),
+        kv: "kv".to_owned(),
+        prefix: "pre${fix}".to_owned(),
+        lost_after: Span::from_secs(5400),
+    }
+}
+
+fn messages(text: &str) -> Vec<String> {
+    BaseJob::read("runner", text)
+        .err()
+        .unwrap_or_default()
+        .into_iter()
+        .map(|diagnostic| diagnostic.message)
+        .collect()
+}
+
+#[test]
+fn the_shipped_job_passes_its_own_check() {
+    assert_eq!(messages(RUNNER), Vec::<String>::new());
+}
+
+#[test]
+fn each_lack_is_named_alone() {
+    for (from, to, message) in [
+        ("type        = \"batch\"", "", "batch job"),
+        ("\"optional\"", "\"forbidden\"", "as payload"),
+        ("\"args\", ", "", "meta_optional lacks \"args\""),
+        ("restart {\n      attempts = 0", "restart {\n      attempts = 1", "failed task again"),
+        ("replace    = false", "replace = true", "out of reach"),
+        ("role         = var.role", "", "log in to Vault"),
+        ("once        = true", "once = false", "reads again"),
+        ("/data/${var.gate}", "/data/other", "launch gate"),
+        ("mkdir \"$consign_folder/started\"", "true", "started-marker"),
+        ("job \"runner\"", "job \"other\"", "must be called"),
+    ] {
+        let text = RUNNER.replace(from, to);
+        assert_ne!(text, RUNNER, "{from}");
+        let found = messages(&text);
+        assert!(found.len() == 1 && found[0].contains(message), "{message}: {found:?}");
+    }
+}
+
+#[test]
+fn a_lack_has_a_place() {
+    let text = RUNNER.replace("replace    = false", "");
+    let found = BaseJob::read("runner", &text).unwrap_err();
+    assert_eq!(&text[found[0].span.clone()], "group");
+    assert!(BaseJob::read("runner", "job {").is_err());
+}
+
+#[test]
+fn rendering_changes_what_is_configured_alone() {
+    let job = &BaseJob::shipped()[0];
+    for driver in [Driver::Docker, Driver::Exec, Driver::RawExec] {
+        let rendered = job.render(&settings(driver)).unwrap();
+        assert_eq!(job.render(&settings(driver)).unwrap(), rendered);
+        let hcl = &rendered.hcl;
+        assert!(hcl.contains(&format!("driver       = \"{}\"", driver.name())), "{hcl}");
+        assert!(hcl.contains(&format!("{MARKER} = \"{}\"", rendered.marker)), "{hcl}");
+        assert!(hcl.contains("default     = \"pre$${fix}\""), "{hcl}");
+        assert!(hcl.contains("default     = \"1h30m\""), "{hcl}");
+        assert_eq!(hcl.contains("registry/image:1"), driver == Driver::Docker);
+        assert!(hcl.contains("args    = [\"${NOMAD_TASK_DIR}/consign/wrapper\"]") != (driver == Driver::Docker));
+        let wrapper = RUNNER.split("<<WRAPPER").nth(1).unwrap();
+        assert_eq!(hcl.split("<<WRAPPER").nth(1).unwrap().split("\nWRAPPER").next(), wrapper.split("\nWRAPPER").next());
+        assert!(hcl.contains("# An attempt is never repeated by Nomad"));
+        assert!(BaseJob::read("runner", hcl).is_ok());
+    }
+}
+
+#[test]
+fn the_wrapper_ends_with_the_documented_codes() {
+    assert!(RUNNER.contains(&format!("exit {RESTARTED_EXIT_CODE}\n")));
+    assert!(RUNNER.contains(&format!("exit {UNSTARTABLE_EXIT_CODE}\n")));
+    assert!(RUNNER.contains(&format!("consign_code={TIMEOUT_EXIT_CODE}\n")));
+}

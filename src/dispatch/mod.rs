@@ -1,0 +1,5 @@
+//! From an approved run to what Nomad is asked for: the base job and one dispatch of it.
+
+pub mod base_job;
+pub mod report;
+pub mod request;
