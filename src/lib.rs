@@ -10,6 +10,7 @@ pub mod config;
 pub mod controller;
 pub mod dev;
 pub mod diagnostic;
+pub mod dispatch;
 pub mod duration;
 pub mod formula;
 pub mod grant;
