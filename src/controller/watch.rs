@@ -1,0 +1,138 @@
+//! Watches the ops repo: at an interval, and at once when somebody says that there is something new.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    driver::{Inbox, Message},
+    health::{Health, Subject},
+};
+use crate::{
+    ids::Revision,
+    intake::look,
+    ops_repo::{self, OpsRepo, Owner},
+    retry::Pause,
+    store::{self, Store},
+    telemetry::chain,
+};
+
+/// After how many looks that found something the mirror's garbage is collected.
+const LOOKS_PER_COLLECTION: u32 = 500;
+
+/// What the watch needs.
+#[derive(Debug)]
+pub struct Watch {
+    /// The ops repo.
+    pub repo: Arc<OpsRepo>,
+    /// The memory.
+    pub store: Store,
+    /// Where findings go.
+    pub inbox: Inbox,
+    /// What is in trouble.
+    pub health: Health,
+    /// How often it looks.
+    pub interval: Duration,
+    /// Wakes it at once.
+    pub wake: Arc<Notify>,
+    /// The revision of the claim that this store made.
+    pub claim: Revision,
+}
+
+/// Why the watch ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another store claimed the ops repo.
+    #[error(
+        "the ops repo was claimed by the store {} on {} at {}: this agent ends, so that nothing runs twice",
+        .0.store_id, .0.host, .0.claimed_at
+    )]
+    Claimed(Owner),
+    /// The claim is gone from the ops repo.
+    #[error("the claim refs/consign/owner is gone from the ops repo: this agent ends, because another may claim it")]
+    Unclaimed,
+}
+
+/// Why one look failed.
+#[derive(Debug, thiserror::Error)]
+enum LookError {
+    #[error("{0}")]
+    OpsRepo(#[from] ops_repo::Error),
+    #[error("{0}")]
+    Store(#[from] store::Error),
+    #[error(transparent)]
+    Ended(#[from] Error),
+    #[error("the agent is ending")]
+    Ending,
+}
+
+impl Watch {
+    /// Watches until `ending`, or until the claim is lost.
+    pub async fn run(self, ending: CancellationToken) -> Result<(), Error> {
+        let mut pause = Pause::new(Duration::from_millis(500), Duration::from_secs(15).min(self.interval * 4));
+        let mut looks = 0;
+        loop {
+            let looked = tokio::select! {
+                () = ending.cancelled() => return Ok(()),
+                looked = self.look() => looked,
+            };
+            let wait = match looked {
+                Ok(found) => {
+                    self.health.clear(Subject::OpsRepo);
+                    pause.reset();
+                    looks += u32::from(found);
+                    if looks >= LOOKS_PER_COLLECTION {
+                        looks = 0;
+                        if let Err(error) = self.repo.collect_garbage().await {
+                            tracing::warn!(error = chain(&error), "cannot collect the mirror's garbage");
+                        }
+                    }
+                    self.interval
+                }
+                Err(LookError::Ended(error)) => return Err(error),
+                Err(LookError::Ending) => return Ok(()),
+                Err(error) => {
+                    self.health.report(Subject::OpsRepo, chain(&error));
+                    pause.wait()
+                }
+            };
+            tokio::select! {
+                () = ending.cancelled() => return Ok(()),
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Looks once; says whether there was anything new.
+    async fn look(&self) -> Result<bool, LookError> {
+        let tips = self.repo.tips().await?;
+        match &tips.owner {
+            Some(owner) if *owner == self.claim => {}
+            Some(_) => {
+                let held = self.repo.owner().await?;
+                return Err(held.map_or(Error::Unclaimed, |(_, owner)| Error::Claimed(owner)).into());
+            }
+            None => return Err(Error::Unclaimed.into()),
+        }
+        let before = self.store.revision().await?;
+        let Some(tip) = &tips.branch else { return Ok(false) };
+        if before.as_ref() == Some(tip) {
+            return Ok(false);
+        }
+        self.repo.fetch(&tips).await?;
+        let findings = look::look(&self.repo, before.as_ref(), tip, tips.results.as_ref()).await?;
+        if findings.rewritten {
+            self.health.report(
+                Subject::History,
+                format!("the branch's history was rewritten before {tip}: nothing was cancelled or run again by it"),
+            );
+        }
+        let (reply, taken) = oneshot::channel();
+        self.inbox.send(Message::Found(findings, reply)).await.map_err(|_| LookError::Ending)?;
+        taken.await.map_err(|_| LookError::Ending)??;
+        self.repo.pin(tip).await?;
+        Ok(true)
+    }
+}
