@@ -244,3 +244,17 @@ fn report_idle(look: std::time::Duration, fetch: std::time::Duration) {
     )
     .unwrap();
 }
+
+#[tokio::test]
+async fn the_mirror_takes_the_object_format_of_the_remote() {
+    let bench = Bench::new();
+    bench.git(&["init", "-q", "--bare", "--object-format=sha256", "-b", "main", "long.git"]);
+    bench.git(&["init", "-q", "--object-format=sha256", "-b", "main", "long"]);
+    bench.git(&["-C", "long", "commit", "-q", "--allow-empty", "-m", "x"]);
+    bench.git(&["-C", "long", "push", "-q", "../long.git", "main"]);
+    let remote = RemoteUrl::parse(bench.path().join("long.git").to_str().unwrap()).unwrap();
+    let repo = OpsRepo::open(Settings { remote, ..bench.settings("mirror") }).await.unwrap();
+    update(&repo).await;
+    let published = repo.publish(&[result("actions/a.result.json", "1")], "s").await.unwrap();
+    assert_eq!(published.commit.unwrap().as_str().len(), 64);
+}
