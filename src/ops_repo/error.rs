@@ -189,7 +189,7 @@ pub enum ClaimError {
 ///
 /// The order decides where a text holds several: git ends most remote failures with "Could not read
 /// from remote repository", so what ssh said before it has to win.
-const PHRASES: [(&str, ErrorKind); 43] = [
+const PHRASES: [(&str, ErrorKind); 44] = [
     ("No space left on device", ErrorKind::Local),
     ("Disk quota exceeded", ErrorKind::Local),
     ("Cannot allocate memory", ErrorKind::Local),
@@ -226,6 +226,7 @@ const PHRASES: [(&str, ErrorKind); 43] = [
     ("does not exist", ErrorKind::Missing),
     ("No such file or directory", ErrorKind::Missing),
     ("reference broken", ErrorKind::Corrupt),
+    ("mismatched algorithms", ErrorKind::Corrupt),
     ("fsck error", ErrorKind::Corrupt),
     ("corrupt", ErrorKind::Corrupt),
     ("bad object", ErrorKind::Corrupt),

@@ -215,6 +215,15 @@ async fn a_damaged_or_hostile_mirror_is_mended() {
         .unwrap();
     std::fs::write(repository.join("refs/mirror/branch.lock"), "").unwrap();
     std::fs::write(repository.join("refs/mirror/results"), "garbage").unwrap();
+    let hook = "#!/bin/sh\ntouch \"$0.ran\"\nexit 1\n";
+    for name in ["mirror/repository.git/hooks/pre-push", "mirror/repository.git/hooks/reference-transaction"]
+    {
+        let path = bench.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, hook).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    std::fs::write(bench.path().join("mirror/home/.gitconfig"), "[nonsense").unwrap();
     let repo = bench.open().await;
     let started = Instant::now();
     let tips = repo.tips().await.unwrap();
@@ -222,14 +231,30 @@ async fn a_damaged_or_hostile_mirror_is_mended() {
     repo.fetch(&tips).await.unwrap();
     let started = Instant::now();
     repo.fetch(&tips).await.unwrap();
-    eprintln_idle(looked, started.elapsed());
+    report_idle(looked, started.elapsed());
     assert_eq!(repo.snapshot(&tip).await.unwrap().len(), 1);
+    assert!(repo.publish(&[result("actions/a.result.json", "1")], "s").await.unwrap().commit.is_some());
+    assert!(!repository.join("hooks/pre-push.ran").exists());
 }
 
-fn eprintln_idle(look: std::time::Duration, fetch: std::time::Duration) {
+fn report_idle(look: std::time::Duration, fetch: std::time::Duration) {
     std::io::Write::write_all(
         &mut std::io::stderr(),
         format!("idle tips {look:?}, fetch {fetch:?}\n").as_bytes(),
     )
     .unwrap();
+}
+
+#[tokio::test]
+async fn the_mirror_takes_the_object_format_of_the_remote() {
+    let bench = Bench::new();
+    bench.git(&["init", "-q", "--bare", "--object-format=sha256", "-b", "main", "long.git"]);
+    bench.git(&["init", "-q", "--object-format=sha256", "-b", "main", "long"]);
+    bench.git(&["-C", "long", "commit", "-q", "--allow-empty", "-m", "x"]);
+    bench.git(&["-C", "long", "push", "-q", "../long.git", "main"]);
+    let remote = RemoteUrl::parse(bench.path().join("long.git").to_str().unwrap()).unwrap();
+    let repo = OpsRepo::open(Settings { remote, ..bench.settings("mirror") }).await.unwrap();
+    update(&repo).await;
+    let published = repo.publish(&[result("actions/a.result.json", "1")], "s").await.unwrap();
+    assert_eq!(published.commit.unwrap().as_str().len(), 64);
 }
