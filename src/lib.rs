@@ -5,6 +5,7 @@
 
 pub mod action;
 pub mod diagnostic;
+pub mod dispatch;
 pub mod duration;
 pub mod formula;
 pub mod ids;
