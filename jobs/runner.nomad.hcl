@@ -77,6 +77,8 @@ job "runner" {
     task "runner" {
       driver       = "docker"
       kill_timeout = "10s"
+      # exec and raw_exec would send SIGINT, which a shell's background processes do not hear.
+      kill_signal = "SIGTERM"
 
       config {
         image      = "debian:stable-slim"

@@ -227,7 +227,11 @@ impl Check {
             return;
         };
         if job.labels().first().map(hcl::BlockLabel::as_str) != Some(name) {
-            self.lacks(&["job"], &format!("the job must be called {name:?}, as its file is"), "rename one of the two");
+            self.lacks(
+                &["job"],
+                &format!("the job must be called {name:?}, as its file is"),
+                "rename one of the two",
+            );
         }
         if self.text(job.body(), "type").as_deref() != Some("batch") {
             self.lacks(&["job"], "a base job is a batch job", "add `type = \"batch\"`");
@@ -302,13 +306,15 @@ impl Check {
                 "set `once = true` on every template of the task",
             );
         }
-        let data: Vec<String> = templates.iter().filter_map(|block| self.text(block.body(), "data")).collect();
+        let data: Vec<String> =
+            templates.iter().filter_map(|block| self.text(block.body(), "data")).collect();
         let gate = format!("/data/{GATE_ENTRY}");
         if !data.iter().any(|text| text.contains("secret") && text.contains(&gate)) {
             let help = format!("add a template that reads <kv>{gate}");
             self.lacks(&place, "no template waits at the launch gate", &help);
         }
-        if !data.iter().any(|text| text.contains("mkdir") && text.contains("/started")) {
+        let marks = |line: &str| line.contains("mkdir") && line.contains("/started");
+        if !data.iter().any(|text| text.lines().any(marks)) {
             self.lacks(
                 &place,
                 "the wrapper makes no started-marker",
@@ -369,3 +375,5 @@ fn whole(expression: &Expression) -> Option<u64> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod wrapper_tests;

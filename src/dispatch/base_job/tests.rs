@@ -68,9 +68,14 @@ fn rendering_changes_what_is_configured_alone() {
         assert!(hcl.contains("default     = \"pre$${fix}\""), "{hcl}");
         assert!(hcl.contains("default     = \"1h30m\""), "{hcl}");
         assert_eq!(hcl.contains("registry/image:1"), driver == Driver::Docker);
-        assert!(hcl.contains("args    = [\"${NOMAD_TASK_DIR}/consign/wrapper\"]") != (driver == Driver::Docker));
+        assert!(
+            hcl.contains("args    = [\"${NOMAD_TASK_DIR}/consign/wrapper\"]") != (driver == Driver::Docker)
+        );
         let wrapper = RUNNER.split("<<WRAPPER").nth(1).unwrap();
-        assert_eq!(hcl.split("<<WRAPPER").nth(1).unwrap().split("\nWRAPPER").next(), wrapper.split("\nWRAPPER").next());
+        assert_eq!(
+            hcl.split("<<WRAPPER").nth(1).unwrap().split("\nWRAPPER").next(),
+            wrapper.split("\nWRAPPER").next()
+        );
         assert!(hcl.contains("# An attempt is never repeated by Nomad"));
         assert!(BaseJob::read("runner", hcl).is_ok());
     }

@@ -1,0 +1,227 @@
+//! The wrapper of the shipped base job, run by every POSIX shell that this machine has.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use super::RUNNER;
+use crate::dispatch::report::{self, Ended, Report};
+
+/// The wrapper's text as Nomad writes it into the task's folder.
+fn wrapper() -> String {
+    let text = RUNNER.split("<<WRAPPER\n").nth(1).unwrap().split("\nWRAPPER\n").next().unwrap();
+    format!("{}\n", text.replace("$${", "${"))
+}
+
+fn found(program: &str) -> bool {
+    Command::new("which").arg(program).stdout(Stdio::null()).status().unwrap().success()
+}
+
+fn shells() -> Vec<Vec<&'static str>> {
+    [vec!["sh"], vec!["dash"], vec!["bash", "--posix"], vec!["busybox", "sh"]]
+        .into_iter()
+        .filter(|shell| found(shell[0]))
+        .collect()
+}
+
+/// One task's folders.
+struct Task {
+    folder: tempfile::TempDir,
+}
+
+struct Ending {
+    code: Option<i32>,
+    output: Vec<u8>,
+    report: Report,
+    took: Duration,
+}
+
+impl Task {
+    fn new(plan: &str, payload: &str) -> Self {
+        let task = Self { folder: tempfile::tempdir().unwrap() };
+        fs::create_dir_all(task.path("alloc/data")).unwrap();
+        fs::create_dir_all(task.path("local/consign")).unwrap();
+        fs::write(task.path("local/consign/plan"), plan).unwrap();
+        fs::write(task.path("local/consign/wrapper"), wrapper()).unwrap();
+        fs::write(task.path("local/formula"), payload).unwrap();
+        fs::set_permissions(task.path("local/formula"), fs::Permissions::from_mode(0o755)).unwrap();
+        task
+    }
+
+    fn path(&self, below: &str) -> PathBuf {
+        self.folder.path().join(below)
+    }
+
+    fn start(&self, shell: &[&str]) -> Child {
+        let output = fs::File::create(self.path("output")).unwrap();
+        Command::new(shell[0])
+            .args(&shell[1..])
+            .arg(self.path("local/consign/wrapper"))
+            .env("NOMAD_ALLOC_DIR", self.path("alloc"))
+            .env("NOMAD_TASK_DIR", self.path("local"))
+            .stderr(output.try_clone().unwrap())
+            .stdout(output)
+            .spawn()
+            .unwrap()
+    }
+
+    /// Waits for the end; nothing of the task is left then.
+    fn end(&self, mut child: Child) -> Ending {
+        let began = Instant::now();
+        let code = child.wait().unwrap().code();
+        let took = began.elapsed();
+        assert_eq!(processes_in(self.folder.path()), Vec::<String>::new());
+        let report = report::parse(&fs::read(self.path("alloc/consign/report")).unwrap_or_default());
+        Ending { code, output: fs::read(self.path("output")).unwrap(), report, took }
+    }
+
+    fn run(&self, shell: &[&str]) -> Ending {
+        self.end(self.start(shell))
+    }
+}
+
+/// The processes that work in `folder` and are not over.
+fn processes_in(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let inside = fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(folder));
+        if inside {
+            found.push(fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default());
+        }
+    }
+    found.retain(|line| !line.is_empty());
+    found
+}
+
+fn steps(text: &str) -> Task {
+    Task::new("kind steps\ntimeout 60\n", text)
+}
+
+#[test]
+fn both_streams_are_one_and_nothing_is_added() {
+    for shell in shells() {
+        let ending =
+            Task::new("", "echo one; echo two >&2; pwd; read -r x || echo empty; exit 3").run(&shell);
+        let text = String::from_utf8(ending.output).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!((lines[0], lines[1], lines[3], lines.len()), ("one", "two", "empty", 4), "{shell:?}");
+        assert!(lines[2].ends_with("/alloc/data"), "{shell:?}");
+        assert_eq!((ending.code, ending.report.ended), (Some(3), Some(Ended::Exit(3))), "{shell:?}");
+    }
+}
+
+#[test]
+fn a_program_is_run_by_its_interpreter_and_prints_any_bytes() {
+    for shell in shells() {
+        let task = Task::new("", "#!/usr/bin/env cat\n\u{81}Ł\u{1f980}");
+        assert_eq!(task.run(&shell).output, "#!/usr/bin/env cat\n\u{81}Ł\u{1f980}".as_bytes(), "{shell:?}");
+        let task = Task::new("", "printf '\\377\\000z'");
+        assert_eq!(task.run(&shell).output, b"\xff\0z", "{shell:?}");
+    }
+}
+
+#[test]
+fn fifty_megabytes_arrive() {
+    for shell in shells() {
+        let ending = Task::new("", "head -c 52428800 /dev/zero").run(&shell);
+        assert_eq!((ending.code, ending.output.len()), (Some(0), 52_428_800), "{shell:?}");
+    }
+}
+
+#[test]
+fn a_formula_starts_once() {
+    for shell in shells() {
+        let task = Task::new("", "echo start >>ledger");
+        assert_eq!(task.run(&shell).code, Some(0), "{shell:?}");
+        assert_eq!(task.run(&shell).code, Some(121), "{shell:?}");
+        assert_eq!(fs::read_to_string(task.path("alloc/data/ledger")).unwrap(), "start\n");
+    }
+}
+
+#[test]
+fn the_end_of_the_time_reaches_children_that_ignore_it() {
+    let script = "trap '' TERM; sh -c 'sleep 300; sleep 300' & while :; do sleep 300; done";
+    for shell in shells() {
+        let ending = Task::new("timeout 1\n", script).run(&shell);
+        assert_eq!((ending.code, ending.report.ended), (Some(124), Some(Ended::Timeout)), "{shell:?}");
+        assert!(ending.output.is_empty(), "{shell:?}");
+        assert!(ending.took < Duration::from_secs(10), "{shell:?}: {:?}", ending.took);
+    }
+}
+
+#[test]
+fn what_is_left_in_the_background_ends_with_the_formula() {
+    for shell in shells() {
+        let ending = Task::new("", "sleep 300 & echo done").run(&shell);
+        assert_eq!((ending.code, ending.output.as_slice()), (Some(0), &b"done\n"[..]), "{shell:?}");
+    }
+}
+
+#[test]
+fn a_signal_reaches_the_formula() {
+    for shell in shells() {
+        let task = Task::new("", "trap 'echo bye; exit 7' TERM; echo up >up; sleep 300 & wait");
+        let child = task.start(&shell);
+        while !fs::read(task.path("alloc/data/up")).is_ok_and(|text| !text.is_empty()) {
+            std::thread::yield_now();
+        }
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let ending = task.end(child);
+        assert_eq!((ending.code, ending.report.ended), (Some(7), Some(Ended::Stopped)), "{shell:?}");
+        assert_eq!(ending.output, b"bye\n", "{shell:?}");
+    }
+}
+
+#[test]
+fn steps_run_in_order_until_one_fails() {
+    let text = "consign_step 'a%20b' 0 0 no <<'END'\nexport X=1; echo \u{81}Ł\nEND\n\
+        consign_step flaky 0 2 no <<'END'\necho \"${X:-try}\" | tee -a tries; [ \"$(wc -l <tries)\" -eq 3 ]\nEND\n\
+        consign_step slow 1 0 yes <<'END'\nsleep 300\nEND\n\
+        consign_step bad 0 0 yes <<'END'\nexit 4\nEND\n\
+        consign_step last 0 0 no <<'END'\n#!/usr/bin/env sh\nexit 5\nEND\n\
+        consign_step never 0 0 no <<'END'\necho no\nEND\n";
+    for shell in shells() {
+        let ending = steps(text).run(&shell);
+        assert_eq!(ending.output, "\u{81}Ł\ntry\ntry\ntry\n".as_bytes(), "{shell:?}");
+        let codes: Vec<(&str, i64)> =
+            ending.report.steps.iter().map(|step| (step.name.as_str(), step.exit_code)).collect();
+        assert_eq!(codes, [("a b", 0), ("flaky", 0), ("slow", 124), ("bad", 4), ("last", 5)], "{shell:?}");
+        assert_eq!((ending.code, ending.report.ended), (Some(5), Some(Ended::Exit(5))), "{shell:?}");
+    }
+}
+
+#[test]
+fn a_step_and_the_job_have_times_of_their_own() {
+    for shell in shells() {
+        let ending = steps("consign_step slow 1 0 no <<'END'\nsleep 300\nEND\n").run(&shell);
+        assert_eq!(ending.report.ended, Some(Ended::StepTimeout("slow".to_owned())), "{shell:?}");
+        assert_eq!(ending.code, Some(124), "{shell:?}");
+        let task = Task::new(
+            "kind steps\ntimeout 1\n",
+            "consign_step slow 9 3 yes <<'END'\nsleep 300\nEND\nconsign_step b 0 0 no <<'END'\necho no\nEND\n",
+        );
+        let ending = task.run(&shell);
+        assert_eq!((ending.code, ending.report.ended), (Some(124), Some(Ended::Timeout)), "{shell:?}");
+        assert!(ending.output.is_empty(), "{shell:?}");
+    }
+}
+
+#[test]
+fn without_setsid_the_formula_alone_is_ended() {
+    let bin = tempfile::tempdir().unwrap();
+    for name in ["sh", "env", "mkdir", "rm", "mv", "cat", "chmod", "sleep", "true"] {
+        let place = Command::new("which").arg(name).output().unwrap().stdout;
+        symlink(String::from_utf8(place).unwrap().trim(), bin.path().join(name)).unwrap();
+    }
+    let task = Task::new("timeout 1\n", "#!/bin/sleep 300\n");
+    let mut command = Command::new("/bin/sh");
+    command.arg(task.path("local/consign/wrapper")).env("PATH", bin.path());
+    command.env("NOMAD_ALLOC_DIR", task.path("alloc")).env("NOMAD_TASK_DIR", task.path("local"));
+    fs::write(task.path("local/formula"), "exec sleep 300\n").unwrap();
+    assert_eq!(command.status().unwrap().code(), Some(124));
+}
