@@ -27,6 +27,7 @@ pub mod schema;
 pub mod secret;
 pub mod store;
 pub mod table;
+pub mod telemetry;
 pub mod track;
 pub mod validation;
 pub mod vault;

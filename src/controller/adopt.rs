@@ -1,10 +1,6 @@
 //! What becomes of a child that somebody dispatched by hand: pure.
 
-use crate::{
-    ids::SecretName,
-    lifecycle::Work,
-    nomad::Child,
-};
+use crate::{ids::SecretName, lifecycle::Work, nomad::Child};
 
 /// What the configuration says about such children.
 #[derive(Debug, Clone, Default)]
@@ -52,9 +48,7 @@ pub fn decide(child: &Child, base_job: &str, rules: &Rules) -> Adoption {
     } else if let Some(illegal) = illegal {
         Some(format!("{illegal}: separate names by commas"))
     } else if child.payload.is_empty() {
-        Some(format!(
-            "it has no script: give one, as in `nomad job dispatch {base_job} script.sh`"
-        ))
+        Some(format!("it has no script: give one, as in `nomad job dispatch {base_job} script.sh`"))
     } else if forbidden.is_empty() {
         None
     } else {
@@ -85,7 +79,10 @@ mod tests {
     }
 
     fn rules(secrets: &[&str]) -> Rules {
-        Rules { enabled: true, secrets: secrets.iter().map(|name| SecretName::parse(name).unwrap()).collect() }
+        Rules {
+            enabled: true,
+            secrets: secrets.iter().map(|name| SecretName::parse(name).unwrap()).collect(),
+        }
     }
 
     #[test]

@@ -154,7 +154,8 @@ impl Driver {
 
     /// Drives until `ending`, then lets the steps in hand end.
     pub async fn run(mut self, ending: CancellationToken) {
-        let following = tokio::spawn(scan::follow(Arc::clone(&self.rooms), self.sender.clone(), ending.clone()));
+        let following =
+            tokio::spawn(scan::follow(Arc::clone(&self.rooms), self.sender.clone(), ending.clone()));
         let ids: Vec<JobId> = self.slots.keys().copied().collect();
         for job_id in ids {
             self.consider(job_id);
@@ -214,14 +215,13 @@ impl Driver {
 
     /// The job that a child belongs to.
     fn job_of(&self, child: &str) -> Option<JobId> {
-        self.by_child
-            .get(child)
-            .or_else(|| self.by_attempt.get(&dispatch_id_of(child)?))
-            .copied()
+        self.by_child.get(child).or_else(|| self.by_attempt.get(&dispatch_id_of(child)?)).copied()
     }
 
     fn heard_allocation(&mut self, allocation: nomad::Allocation) {
-        let Some(job_id) = self.job_of(&allocation.job_id) else { return self.heard_child(&allocation.job_id) };
+        let Some(job_id) = self.job_of(&allocation.job_id) else {
+            return self.heard_child(&allocation.job_id);
+        };
         if let Some(slot) = self.slots.get_mut(&job_id) {
             slot.seen.take(allocation);
             self.consider(job_id);
@@ -229,9 +229,11 @@ impl Driver {
     }
 
     fn heard_child(&mut self, child: &str) {
-        let ours = self.rooms.base_jobs.parents().any(|parent| {
-            child.strip_prefix(parent).is_some_and(|rest| rest.starts_with("/dispatch-"))
-        });
+        let ours = self
+            .rooms
+            .base_jobs
+            .parents()
+            .any(|parent| child.strip_prefix(parent).is_some_and(|rest| rest.starts_with("/dispatch-")));
         if !ours || self.job_of(child).is_some() || self.recent_set.contains(child) {
             return;
         }
@@ -326,7 +328,8 @@ impl Driver {
         }
         let stage = slot.job.stage;
         let launching = stage == Stage::Intended || stage == Stage::Queued && slot.busy;
-        let running = launching || (stage > Stage::Intended && stage < Stage::Ended && !slot.job.attempts.is_empty());
+        let running =
+            launching || (stage > Stage::Intended && stage < Stage::Ended && !slot.job.attempts.is_empty());
         keep(&mut self.launching, job_id, launching);
         keep(&mut self.running, job_id, running);
     }
@@ -372,7 +375,8 @@ impl Driver {
                 limit: self.rules.running,
             };
             let Some(job_id) = self.queue.next(load) else { return };
-            let turn = self.slots.get(&job_id).is_some_and(|slot| !slot.busy && slot.job.stage == Stage::Queued);
+            let turn =
+                self.slots.get(&job_id).is_some_and(|slot| !slot.busy && slot.job.stage == Stage::Queued);
             if turn {
                 self.begin(job_id, Step::Intend);
             }
@@ -407,7 +411,11 @@ impl Driver {
             }
             Err(error) => {
                 self.rooms.health.report(error.subject(), crate::telemetry::chain(&error));
-                tracing::debug!(job = slot.job.name(), error = crate::telemetry::chain(&error), "step failed");
+                tracing::debug!(
+                    job = slot.job.name(),
+                    error = crate::telemetry::chain(&error),
+                    "step failed"
+                );
                 let wait = jiff::SignedDuration::try_from(slot.pause.wait()).unwrap_or_default();
                 slot.held_until = Some(super::now() + wait);
                 // An effect may have been recorded before the step failed.
@@ -479,7 +487,8 @@ impl Driver {
     async fn take_in(&mut self, findings: Findings) -> Result<(), store::Error> {
         let now = super::now();
         let moves = take_in::moves(&findings.files);
-        let mut intake = Intake { revision: Some(findings.revision.clone()), past: findings.past, jobs: Vec::new() };
+        let mut intake =
+            Intake { revision: Some(findings.revision.clone()), past: findings.past, jobs: Vec::new() };
         let mut in_this_look: HashMap<String, Job> = HashMap::new();
         let mut events = Vec::new();
         for (from, to, _) in &moves {
@@ -512,9 +521,23 @@ impl Driver {
                             Some(past) => Some(past.clone()),
                             None => self.rooms.store.past_action(id).await?,
                         };
-                        known.claim = self.rooms.store.jobs_at(path).await?.into_iter().find(|job| job.stage == Stage::Ended);
+                        known.claim = self
+                            .rooms
+                            .store
+                            .jobs_at(path)
+                            .await?
+                            .into_iter()
+                            .find(|job| job.stage == Stage::Ended);
                     }
-                    match take_in::written(path, blob, verdict, known, &self.rules.approval, &findings.revision, now) {
+                    match take_in::written(
+                        path,
+                        blob,
+                        verdict,
+                        known,
+                        &self.rules.approval,
+                        &findings.revision,
+                        now,
+                    ) {
                         Taken::Nothing { why } => tracing::debug!(path, why, "nothing to do"),
                         Taken::Record(job, event) => {
                             if let (Origin::Action { id, .. }, true) = (&job.origin, event != "duplicate") {
@@ -554,7 +577,8 @@ impl Driver {
             }
             self.rooms.store.save(&job, "moved", super::now()).await?;
         }
-        let Some(id) = crate::action::stem(to).and_then(|stem| crate::ids::ActionId::parse(&stem).ok()) else {
+        let Some(id) = crate::action::stem(to).and_then(|stem| crate::ids::ActionId::parse(&stem).ok())
+        else {
             return Ok(());
         };
         if let Some(past) = self.rooms.store.past_action(&id).await?

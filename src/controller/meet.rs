@@ -37,7 +37,11 @@ pub(super) async fn meet(rooms: &Rooms, rules: &adopt::Rules, child_id: &str) ->
     let Some(child) = rooms.nomad.child(child_id).await? else { return Ok(Met::Old) };
     if dispatch_id_of(child_id).is_some() || !child.dispatch_idempotency_token.is_empty() {
         stop(rooms, child_id).await?;
-        rooms.tell(child_id, "stopped", "it looks like one of consign's own, but this agent did not dispatch it");
+        rooms.tell(
+            child_id,
+            "stopped",
+            "it looks like one of consign's own, but this agent did not dispatch it",
+        );
         return Ok(Met::Stopped);
     }
     if child.status == "dead" {

@@ -14,6 +14,7 @@ pub mod adopt;
 pub mod driver;
 pub mod health;
 mod meet;
+
 pub mod plan;
 pub mod publish;
 pub mod recover;

@@ -182,7 +182,8 @@ fn chosen<'seen>(attempt: &Attempt, seen: &'seen Seen) -> Option<&'seen Allocati
     if let Some(id) = &attempt.allocation {
         return seen.allocations.get(id);
     }
-    let own = || seen.allocations.values().filter(|allocation| Some(&allocation.job_id) == attempt.child.as_ref());
+    let own =
+        || seen.allocations.values().filter(|allocation| Some(&allocation.job_id) == attempt.child.as_ref());
     own()
         .filter(|allocation| judge::progress(allocation) != Progress::Terminal)
         .min_by_key(|allocation| allocation.create_index)
@@ -225,12 +226,17 @@ fn must_stop(
         let seconds = job.work.timeout().as_secs();
         return Some(Cancellation {
             cause: Cause::Timeout,
-            reason: format!("the task ran longer than its timeout of {seconds} s and was stopped by the agent"),
+            reason: format!(
+                "the task ran longer than its timeout of {seconds} s and was stopped by the agent"
+            ),
         });
     }
     let waited_since = attempt.dispatched_at?;
     let placement = SignedDuration::try_from(context.placement).ok()?;
-    if chosen.is_none() && seen.looked_at.is_some() && waited_since.checked_add(placement).ok()? <= context.now {
+    if chosen.is_none()
+        && seen.looked_at.is_some()
+        && waited_since.checked_add(placement).ok()? <= context.now
+    {
         let reasons = if seen.placement.is_empty() { "Nomad gives no reason" } else { &seen.placement };
         let seconds = context.placement.as_secs();
         return Some(Cancellation {
@@ -315,7 +321,9 @@ mod tests {
     #[test]
     fn the_first_allocation_is_admitted_and_a_second_is_not() {
         let both = seen(vec![allocation("two", "pending", 9), allocation("one", "pending", 5)]);
-        let Next::Do(Step::Admit { allocation: admitted, .. }) = next(&job(2), &both, context(0)) else { panic!() };
+        let Next::Do(Step::Admit { allocation: admitted, .. }) = next(&job(2), &both, context(0)) else {
+            panic!()
+        };
         assert_eq!(admitted, "one");
         let mut running = allocation("two", "running", 9);
         let state = TaskState { started_at: Some(at(1)), ..TaskState::default() };
@@ -362,7 +370,8 @@ mod tests {
 
     #[test]
     fn no_capacity_needs_a_look_and_gives_nomads_reasons() {
-        let looked = Seen { looked_at: Some(at(899)), placement: "memory exhausted".to_owned(), ..Seen::default() };
+        let looked =
+            Seen { looked_at: Some(at(899)), placement: "memory exhausted".to_owned(), ..Seen::default() };
         assert!(matches!(next(&job(2), &looked, context(899)), Next::Wait(_)));
         let Next::Do(Step::Stop(reason)) = next(&job(2), &looked, context(900)) else { panic!() };
         assert_eq!(reason.cause, Cause::NoCapacity);
@@ -372,7 +381,9 @@ mod tests {
     #[test]
     fn the_agent_stops_what_outlives_its_own_deadline() {
         let mut running = allocation("one", "running", 5);
-        running.task_states.insert("runner".to_owned(), TaskState { started_at: Some(at(0)), ..TaskState::default() });
+        running
+            .task_states
+            .insert("runner".to_owned(), TaskState { started_at: Some(at(0)), ..TaskState::default() });
         let running = seen(vec![running]);
         assert_eq!(next(&job(5), &running, context(3600)), Next::Wait(Some(at(3630))));
         let Next::Do(Step::Stop(reason)) = next(&job(5), &running, context(3630)) else { panic!() };

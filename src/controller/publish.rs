@@ -89,7 +89,10 @@ impl Publisher {
         }
         let entries: Vec<ResultEntry> = pending
             .iter()
-            .map(|result| ResultEntry { path: result.path.clone(), content: result.content.clone().into_bytes() })
+            .map(|result| ResultEntry {
+                path: result.path.clone(),
+                content: result.content.clone().into_bytes(),
+            })
             .collect();
         let published = self.repo.publish(&entries, &subject(&pending)).await?;
         self.store.results_pushed(&pending, super::now()).await?;
@@ -101,7 +104,11 @@ impl Publisher {
             let name = named(result);
             tracing::info!(job = name, commit = detail, "result committed");
             // Nobody watching is no error.
-            drop(self.progress.send(Progress { name, event: "result committed", detail: result.path.clone() }));
+            drop(self.progress.send(Progress {
+                name,
+                event: "result committed",
+                detail: result.path.clone(),
+            }));
         }
         Ok(i64::try_from(pending.len()) == Ok(RESULTS_PER_COMMIT))
     }

@@ -6,11 +6,7 @@ use jiff::Timestamp;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    driver::Message,
-    health::Subject,
-    step::Rooms,
-};
+use super::{driver::Message, health::Subject, step::Rooms};
 use crate::{
     nomad::{self, Allocation},
     retry::Pause,

@@ -17,7 +17,7 @@ use crate::{
     },
     grant::{self, Grants},
     ids::DispatchId,
-    lifecycle::{Cancellation, Ending, Event, Excerpt, IllegalEvent, Job, Origin, Stage},
+    lifecycle::{Cancellation, DEFAULT_TIMEOUT, Ending, Event, Excerpt, IllegalEvent, Job, Origin, Stage},
     nomad::{self, placement_reasons},
     outcome::Cause,
     store::{self, Store},
@@ -32,8 +32,6 @@ use crate::{
 const DISPATCHES: usize = 8;
 /// How many logs are fetched at a time.
 const COLLECTIONS: usize = 16;
-/// The largest report of the wrapper that is read, in bytes.
-const REPORT_LIMIT: usize = 256 * 1024;
 /// How often fetching a log is tried before it counts as lost.
 const LOG_TRIES: u32 = 5;
 
@@ -209,7 +207,8 @@ impl Rooms {
         let unknown = self.grants.unknown_secrets(&job.work.secrets).await?;
         self.health.clear(Subject::Vault);
         if let Some(name) = unknown.first() {
-            let reason = format!("no secret is called {name}: an operator makes it with `consign secret put {name}`");
+            let reason =
+                format!("no secret is called {name}: an operator makes it with `consign secret put {name}`");
             return self.refuse(job, Cause::UnknownSecret, reason).await;
         }
         let Some(parent) = self.base_jobs.parent(&job.work.base_job) else {
@@ -245,7 +244,8 @@ impl Rooms {
                 let Some(Cancellation { cause, reason }) = job.cancelled.clone() else { return Ok(()) };
                 return self.refuse(job, cause, reason).await;
             }
-            None => match self.nomad.dispatch(&attempt.parent, &token, &attempt.meta, &attempt.payload).await {
+            None => match self.nomad.dispatch(&attempt.parent, &token, &attempt.meta, &attempt.payload).await
+            {
                 Ok(child) => child,
                 Err(error) if error.kind() == nomad::Kind::NotFound => {
                     self.base_jobs.ensure(&self.nomad).await?;
@@ -304,7 +304,9 @@ impl Rooms {
     }
 
     async fn grant(&self, job: &mut Job) -> Result<(), Error> {
-        let Some(allocation) = job.attempt().and_then(|attempt| attempt.allocation.clone()) else { return Ok(()) };
+        let Some(allocation) = job.attempt().and_then(|attempt| attempt.allocation.clone()) else {
+            return Ok(());
+        };
         match self.grants.issue(&allocation, &job.work.secrets).await {
             Ok(_) => {
                 self.health.clear(Subject::Vault);
@@ -363,7 +365,7 @@ impl Rooms {
     }
 
     async fn report(&self, allocation: &str) -> Option<Report> {
-        match self.nomad.file(allocation, report::PATH, REPORT_LIMIT).await {
+        match self.nomad.file(allocation, &format!("alloc/{}", report::PATH), report::SIZE_LIMIT).await {
             Ok(found) => found.map(|bytes| report::parse(&bytes)),
             Err(error) => {
                 tracing::warn!(allocation, %error, "cannot read the wrapper's report");
@@ -381,7 +383,8 @@ impl Rooms {
         }
         self.health.clear(Subject::Vault);
         // Whatever else was created for this attempt lost at the gate: it must not stay.
-        let unended = |allocation: &nomad::Allocation| judge::progress(allocation) != judge::Progress::Terminal;
+        let unended =
+            |allocation: &nomad::Allocation| judge::progress(allocation) != judge::Progress::Terminal;
         let losers: BTreeSet<&String> = seen
             .allocations
             .values()
@@ -410,7 +413,9 @@ impl Rooms {
 #[must_use]
 pub fn result_path(job: &Job, actions: &str) -> String {
     match &job.origin {
-        Origin::Action { path, .. } => action::result_path(path).unwrap_or_else(|| format!("{path}.result.json")),
+        Origin::Action { path, .. } => {
+            action::result_path(path).unwrap_or_else(|| format!("{path}.result.json"))
+        }
         Origin::Hand { .. } => format!("{actions}/by-hand/{}.result.json", job.job_id),
     }
 }
@@ -421,18 +426,21 @@ fn children(job: &Job, seen: &Seen) -> BTreeSet<String> {
     own.into_iter().chain(seen.allocations.values().map(|allocation| allocation.job_id.clone())).collect()
 }
 
-fn request(job: &Job, dispatch_id: DispatchId) -> Result<Request, request::Error> {
+fn request(job: &Job, dispatch_id: DispatchId) -> Result<Request, Refused> {
     let (action_id, revision) = match &job.origin {
-        Origin::Action { id, revision, .. } => (Some(id.clone()), Some(revision.clone())),
+        Origin::Action { id, revision, .. } => (Some(id.to_string()), Some(revision.clone())),
         Origin::Hand { .. } => (None, None),
     };
     let work = &job.work;
-    Request::new(&Run {
+    let (Some(formula), Some(body)) = (work.formula.clone(), work.body.clone()) else {
+        return Err(Refused::NoFormula);
+    };
+    let run = Run {
         job_id: job.job_id,
         dispatch_id,
-        attempt: job.attempts.len() + 1,
+        attempt: u32::try_from(job.attempts.len()).unwrap_or(u32::MAX).saturating_add(1),
         action_id,
-        formula: work.formula.clone(),
+        formula,
         context: work.context.clone(),
         revision,
         secrets: work.secrets.clone(),
@@ -440,9 +448,21 @@ fn request(job: &Job, dispatch_id: DispatchId) -> Result<Request, request::Error
         env: work.env.clone(),
         model: work.model.clone(),
         tools: work.tools.clone(),
-        timeout: work.timeout(),
-        body: work.body.clone(),
-    })
+        timeout: work.timeout.unwrap_or(DEFAULT_TIMEOUT),
+        body,
+    };
+    Request::new(&run).map_err(Refused::Request)
+}
+
+/// Why there is no request for a job.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    /// Its record was rebuilt from Nomad's, which does not hold the formula.
+    #[error("its formula is no longer on record, so it cannot be dispatched again")]
+    NoFormula,
+    /// It cannot be expressed as a dispatch.
+    #[error(transparent)]
+    Request(request::Error),
 }
 
 /// More about an event, in words.

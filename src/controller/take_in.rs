@@ -4,11 +4,11 @@ use jiff::Timestamp;
 
 use crate::{
     approval::{self, Decision, Rules},
+    ids::{ActionId, Revision},
     intake::{Finding, Verdict},
     lifecycle::{Cancellation, Ending, Event, Job, Origin, Stage, Work},
     outcome::Cause,
     store::PastAction,
-    ids::{ActionId, Revision},
 };
 
 /// What the store knows of the id that a file goes by.
@@ -103,11 +103,8 @@ fn decided(mut job: Job, verdict: &Verdict, rules: &Rules, now: Timestamp) -> Jo
 }
 
 fn rejected(mut job: Job, cause: Cause, message: &str, now: Timestamp) -> Job {
-    for event in [
-        Event::Concluded(Ending::without_task(cause, message, now)),
-        Event::Withdrawn,
-        Event::Ended,
-    ] {
+    for event in [Event::Concluded(Ending::without_task(cause, message, now)), Event::Withdrawn, Event::Ended]
+    {
         // A new job takes these three in this order.
         drop(job.apply(event, now));
     }
@@ -116,7 +113,9 @@ fn rejected(mut job: Job, cause: Cause, message: &str, now: Timestamp) -> Job {
 
 /// The later file of two that claim one id.
 fn duplicate(id: &ActionId, origin: Origin, earlier: &str, claim: Option<Job>, now: Timestamp) -> Taken {
-    let message = format!("the id {id} is taken by {earlier}: ids are unique over all folders, in any case of their letters");
+    let message = format!(
+        "the id {id} is taken by {earlier}: ids are unique over all folders, in any case of their letters"
+    );
     let job = Job::new(origin, Work::default(), now);
     let job = match claim {
         Some(claim) => Job { job_id: claim.job_id, ..job },

@@ -50,7 +50,9 @@ pub enum Error {
     )]
     Claimed(Owner),
     /// The claim is gone from the ops repo.
-    #[error("the claim refs/consign/owner is gone from the ops repo: this agent ends, because another may claim it")]
+    #[error(
+        "the claim refs/consign/owner is gone from the ops repo: this agent ends, because another may claim it"
+    )]
     Unclaimed,
 }
 
@@ -70,7 +72,8 @@ enum LookError {
 impl Watch {
     /// Watches until `ending`, or until the claim is lost.
     pub async fn run(self, ending: CancellationToken) -> Result<(), Error> {
-        let mut pause = Pause::new(Duration::from_millis(500), Duration::from_secs(15).min(self.interval * 4));
+        let mut pause =
+            Pause::new(Duration::from_millis(500), Duration::from_secs(15).min(self.interval * 4));
         let mut looks = 0;
         loop {
             let looked = tokio::select! {

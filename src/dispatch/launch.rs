@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
 
-use super::base_job::{self, BASE_MARKER, BaseJob};
+use super::base_job::{self, BaseJob, MARKER};
 use crate::nomad;
 
 /// The base jobs that this agent dispatches, ready to register.
@@ -86,9 +86,9 @@ impl BaseJobs {
         for (name, rendered) in self.rendered.iter() {
             let failed = |source| Error::Nomad { name: name.clone(), source };
             let present = nomad.job(name).await.map_err(failed)?;
-            let marker = present.as_ref().and_then(|job| job["Meta"][BASE_MARKER].as_str());
+            let marker = present.as_ref().and_then(|job| job["Meta"][MARKER].as_str());
             let registered = match (&present, marker) {
-                (Some(job), Some(marker)) if marker == rendered.digest && job["Stop"] != true => {
+                (Some(job), Some(marker)) if marker == rendered.marker && job["Stop"] != true => {
                     Registered::Unchanged
                 }
                 (Some(_), None) => return Err(Error::Foreign { name: name.clone() }),
@@ -97,7 +97,8 @@ impl BaseJobs {
             };
             if registered != Registered::Unchanged {
                 let job = nomad.parse(&rendered.hcl).await.map_err(failed)?;
-                let index = present.as_ref().and_then(|job| job["JobModifyIndex"].as_u64()).unwrap_or_default();
+                let index =
+                    present.as_ref().and_then(|job| job["JobModifyIndex"].as_u64()).unwrap_or_default();
                 nomad.register(&with_id(job, name), index).await.map_err(failed)?;
             }
             done.push((name.clone(), registered));

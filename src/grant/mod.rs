@@ -155,6 +155,14 @@ impl Grants {
         Ok(entry.is_some_and(|entry| entry.readable))
     }
 
+    /// Whether the launch gate is open for an allocation.
+    pub async fn passes_gate(&self, allocation: &str) -> Result<bool, Error> {
+        let entity = self.vault.entity_by_alias(allocation, &self.settings.accessor).await;
+        let entity = entity.map_err(Error::vault(format!("looking up allocation {allocation}")))?;
+        let members = self.members(&self.settings.gate).await?;
+        Ok(entity.is_some_and(|entity| members.contains(&entity.id)))
+    }
+
     /// The ids of the entities in a group; none where there is no such group.
     pub async fn members(&self, group: &str) -> Result<Vec<String>, Error> {
         let found = self.vault.group(group).await.map_err(Error::vault(format!("reading group {group}")))?;

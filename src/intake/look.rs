@@ -6,10 +6,13 @@ use super::{Finding, Findings, Verdict};
 use crate::{
     action::{self, FILE_LIMIT},
     ids::{ActionId, FormulaName, Revision},
-    ops_repo::{self, Blob, BlobId, Entry, EntryKind, OpsRepo},
+    ops_repo::{self, Blob, BlobId, Content, Entry, EntryKind, OpsRepo},
     outcome::{Cause, Outcome, result_file::ResultFile},
     store::PastAction,
-    validation::{self, FileKind, Formulas, SourceFile},
+    validation::{
+        self, Formulas, SourceFile,
+        tree::{FileKind, kind_of},
+    },
 };
 
 /// The largest result file that is read, in bytes. Results are written far smaller.
@@ -40,7 +43,7 @@ pub async fn look(
                     let files = read(repo, tip, changed).await?;
                     Ok(Findings { revision: tip.clone(), rewritten, files, past: Vec::new() })
                 }
-                Err(error) if error.kind() == ops_repo::ErrorKind::MissingRevision => {
+                Err(ops_repo::Error::UnknownRevision { .. }) => {
                     let mut findings = afresh(repo, tip, results_tip).await?;
                     findings.rewritten = true;
                     Ok(findings)
@@ -54,7 +57,7 @@ pub async fn look(
 /// A path that differs, and what stands there now.
 struct Changed {
     path: String,
-    after: Option<Entry>,
+    after: Option<Content>,
 }
 
 async fn afresh(
@@ -70,14 +73,15 @@ async fn afresh(
     };
     for entry in entries.iter().chain(&elsewhere) {
         if entry.path.ends_with(".result.json") {
-            results.insert(entry.path.clone(), entry.blob.clone());
+            results.insert(entry.path.clone(), entry.content.blob.clone());
         }
     }
     let (ended, open): (Vec<Entry>, Vec<Entry>) = entries
         .into_iter()
         .partition(|entry| action::result_path(&entry.path).is_some_and(|path| results.contains_key(&path)));
     let past = past_actions(repo, ended, &results).await?;
-    let changed = open.into_iter().map(|entry| Changed { path: entry.path.clone(), after: Some(entry) }).collect();
+    let changed =
+        open.into_iter().map(|entry| Changed { path: entry.path, after: Some(entry.content) }).collect();
     let files = read(repo, tip, changed).await?;
     Ok(Findings { revision: tip.clone(), rewritten: false, files, past })
 }
@@ -103,7 +107,7 @@ async fn past_actions(
             past.push(PastAction {
                 id,
                 path: entry.path.clone(),
-                rejected_blob: never_launched(&content).then(|| entry.blob.to_string()),
+                rejected_blob: never_launched(&content).then(|| entry.content.blob.as_str().to_owned()),
             });
         }
     }
@@ -113,32 +117,35 @@ async fn past_actions(
 /// Whether a result says that nothing was launched. One that does not read counts as launched: an
 /// action whose end is in doubt must not run again.
 fn never_launched(content: &Blob) -> bool {
-    let Blob::Content(bytes) = content else { return false };
+    let Blob::Bytes(bytes) = content else { return false };
     serde_json::from_slice::<ResultFile>(bytes)
         .is_ok_and(|result| result.outcome == Outcome::Rejected && result.attempts.is_empty())
 }
 
 /// Reads the action files among what differs, and the formulas that they name.
-async fn read(repo: &OpsRepo, tip: &Revision, changed: Vec<Changed>) -> Result<Vec<Finding>, ops_repo::Error> {
+async fn read(
+    repo: &OpsRepo,
+    tip: &Revision,
+    changed: Vec<Changed>,
+) -> Result<Vec<Finding>, ops_repo::Error> {
     let settings = repo.settings();
-    let is_action = |path: &str| {
-        validation::kind_of(path, &settings.actions, &settings.formulas) == Some(FileKind::Action)
-    };
+    let is_action =
+        |path: &str| kind_of(path, &settings.actions, &settings.formulas) == Some(FileKind::Action);
     let mut files = Vec::new();
     let mut written = Vec::new();
     for change in changed.into_iter().filter(|change| is_action(&change.path)) {
         match change.after {
             None => files.push(Finding::Deleted { path: change.path }),
-            Some(entry) => written.push(entry),
+            Some(content) => written.push(Entry { path: change.path, content }),
         }
     }
-    let blobs: Vec<BlobId> = written.iter().map(|entry| entry.blob.clone()).collect();
+    let blobs: Vec<BlobId> = written.iter().map(|entry| entry.content.blob.clone()).collect();
     let contents = repo.read_blobs(&blobs, FILE_LIMIT).await?;
     let mut actions = Vec::new();
     for (entry, content) in written.into_iter().zip(contents) {
-        let read = match (entry.kind, content) {
-            (EntryKind::Regular | EntryKind::Executable, Blob::Content(bytes)) => Ok(bytes),
-            (EntryKind::Regular | EntryKind::Executable, Blob::TooLarge { size }) => {
+        let read = match (entry.content.kind, content) {
+            (EntryKind::Regular | EntryKind::Executable, Blob::Bytes(bytes)) => Ok(bytes),
+            (EntryKind::Regular | EntryKind::Executable, Blob::TooLarge { size, .. }) => {
                 Err(format!("it has {size} bytes, more than the {FILE_LIMIT} that an action file may have"))
             }
             (EntryKind::Regular | EntryKind::Executable, Blob::Missing) => {
@@ -163,7 +170,11 @@ async fn read(repo: &OpsRepo, tip: &Revision, changed: Vec<Changed>) -> Result<V
                 message: format!("{}: {message}", entry.path),
             },
         };
-        files.push(Finding::Written { path: entry.path, blob: entry.blob.to_string(), verdict });
+        files.push(Finding::Written {
+            path: entry.path,
+            blob: entry.content.blob.as_str().to_owned(),
+            verdict,
+        });
     }
     Ok(files)
 }
@@ -175,7 +186,11 @@ struct AtRevision {
 }
 
 impl AtRevision {
-    async fn read(repo: &OpsRepo, tip: &Revision, named: &BTreeSet<FormulaName>) -> Result<Self, ops_repo::Error> {
+    async fn read(
+        repo: &OpsRepo,
+        tip: &Revision,
+        named: &BTreeSet<FormulaName>,
+    ) -> Result<Self, ops_repo::Error> {
         let mut formulas = Self { files: HashMap::new(), names: Vec::new() };
         if named.is_empty() {
             return Ok(formulas);
@@ -183,18 +198,18 @@ impl AtRevision {
         let mut wanted = Vec::new();
         for entry in repo.formulas(tip).await? {
             let Some(name) = formula_name(&entry.path) else { continue };
-            if matches!(entry.kind, EntryKind::Regular | EntryKind::Executable) {
+            if matches!(entry.content.kind, EntryKind::Regular | EntryKind::Executable) {
                 if named.iter().any(|wanted| wanted.as_str() == name) {
                     wanted.push((name.clone(), entry));
                 }
                 formulas.names.push(name);
             }
         }
-        let blobs: Vec<BlobId> = wanted.iter().map(|(_, entry)| entry.blob.clone()).collect();
+        let blobs: Vec<BlobId> = wanted.iter().map(|(_, entry)| entry.content.blob.clone()).collect();
         // One byte more than the limit, so that the reader of formulas says that it is too large.
         let contents = repo.read_blobs(&blobs, usize::MAX).await?;
         for ((name, entry), content) in wanted.into_iter().zip(contents) {
-            if let Blob::Content(content) = content {
+            if let Blob::Bytes(content) = content {
                 formulas.files.entry(name).or_default().push(SourceFile { path: entry.path, content });
             }
         }

@@ -6,8 +6,8 @@
 pub mod look;
 
 use crate::{
-    formula::Formula,
     action::Action,
+    formula::Formula,
     ids::{ActionId, Revision},
     lifecycle::Work,
     outcome::Cause,

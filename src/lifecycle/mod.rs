@@ -16,7 +16,7 @@ mod event;
 mod job;
 
 pub use event::{Event, IllegalEvent};
-pub use job::{Attempt, DEFAULT_TIMEOUT, Cancellation, Ending, Excerpt, Job, Origin, Work};
+pub use job::{Attempt, Cancellation, DEFAULT_TIMEOUT, Ending, Excerpt, Job, Origin, Work};
 
 use serde::{Deserialize, Serialize};
 

@@ -1,9 +1,15 @@
 //! Reading: trees, differences and blobs of the mirror, never a work tree.
 
-use super::{Blob, BlobId, Change, Content, Entry, EntryKind, Error, OpsRepo, git::Invocation};
+use super::{Blob, BlobId, Change, Content, Entry, EntryKind, Error, OpsRepo, Settings, git::Invocation};
 use crate::ids::{FormulaName, Revision};
 
 impl OpsRepo {
+    /// Where it is, and where things are in it.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Whether `ancestor` is part of the history of `descendant`; not so where the mirror lacks either.
     pub async fn is_ancestor(&self, ancestor: &Revision, descendant: &Revision) -> Result<bool, Error> {
         let arguments = ["merge-base", "--is-ancestor", ancestor.as_str(), descendant.as_str()];
@@ -55,6 +61,11 @@ impl OpsRepo {
             }
         }
         parse_changes(&ended.output()?).ok_or(Error::Answer { operation })
+    }
+
+    /// Every file of the formulas folder at `revision`, without what is in folders below it.
+    pub async fn formulas(&self, revision: &Revision) -> Result<Vec<Entry>, Error> {
+        self.tree(revision, &[], &[&format!("{}/", self.settings.formulas.trim_end_matches('/'))]).await
     }
 
     /// The files that define a formula at `revision`: none, `<name>.sh`, `<name>.toml`, or both.

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    dispatch::{RESTARTED_EXIT_CODE, report::{Ended, Report}},
+    dispatch::report::{Ended, RESTARTED_EXIT_CODE, Report, TIMEOUT_EXIT_CODE},
     lifecycle::{Cancellation, Ending, Excerpt},
     nomad::{Allocation, TaskState, client_status, desired_status},
     outcome::Cause,
@@ -105,7 +105,8 @@ fn own_exit_code(task: &TaskState) -> Option<i64> {
 
 /// The latest thing that Nomad says about a task, in its own words.
 fn last_words(allocation: &Allocation, task: Option<&TaskState>) -> String {
-    let telling = ["Driver Failure", "Setup Failure", "Template", "Killing", "Terminated", "Failed Validation"];
+    let telling =
+        ["Driver Failure", "Setup Failure", "Template", "Killing", "Terminated", "Failed Validation"];
     let event = task.and_then(|task| {
         let events = || task.events.iter().rev().filter(|event| !event.display_message.is_empty());
         events().find(|event| telling.contains(&event.kind.as_str())).or_else(|| events().next())
@@ -159,17 +160,26 @@ fn judge_started(evidence: &Evidence<'_>, task: &TaskState, started: Timestamp) 
     let limit = SignedDuration::try_from(timeout).unwrap_or(SignedDuration::MAX);
 
     let restarts = task.events.iter().filter(|event| event.kind == "Started").count();
-    if exit_code == Some(RESTARTED_EXIT_CODE) && (task.restarts > 0 || restarts > 1) {
+    let own = matches!(ended, Some(Ended::Exit(RESTARTED_EXIT_CODE)));
+    if exit_code == Some(RESTARTED_EXIT_CODE) && !own && (task.restarts > 0 || restarts > 1) {
         let message = "the task was restarted in Nomad; its formula had started before and was not run again";
         return (Cause::Restarted, message.to_owned());
     }
     if allocation.client_status == client_status::LOST {
-        return (Cause::Lost, format!("the node {} was lost while the task ran: {words}", allocation.node_name));
+        return (
+            Cause::Lost,
+            format!("the node {} was lost while the task ran: {words}", allocation.node_name),
+        );
     }
     if task.out_of_memory() {
-        return (Cause::Oom, format!("the kernel killed the task for using more memory than it had: {words}"));
+        return (
+            Cause::Oom,
+            format!("the kernel killed the task for using more memory than it had: {words}"),
+        );
     }
-    if !killed && exit_code == Some(124) && ended == Some(&Ended::Timeout) || exit_code == Some(124) && ran >= limit {
+    if !killed && exit_code == Some(TIMEOUT_EXIT_CODE) && ended == Some(&Ended::Timeout)
+        || exit_code == Some(TIMEOUT_EXIT_CODE) && ran >= limit
+    {
         return (Cause::Timeout, format!("the task ran longer than its timeout of {} s", timeout.as_secs()));
     }
     if killed && let Some(stopped) = stopped {
@@ -183,7 +193,8 @@ fn judge_started(evidence: &Evidence<'_>, task: &TaskState, started: Timestamp) 
         return match exit_code {
             Some(0) if !killed => (
                 Cause::Lost,
-                "Nomad stopped the allocation, so its status does not say whether the task did its work".to_owned(),
+                "Nomad stopped the allocation, so its status does not say whether the task did its work"
+                    .to_owned(),
             ),
             _ => (
                 Cause::Cancelled,
@@ -193,11 +204,13 @@ fn judge_started(evidence: &Evidence<'_>, task: &TaskState, started: Timestamp) 
     }
     match (exit_code, ended) {
         (Some(0), _) if !task.failed => (Cause::Success, "the task ended with exit code 0".to_owned()),
-        (Some(124), Some(Ended::StepTimeout { step })) => {
+        (Some(TIMEOUT_EXIT_CODE), Some(Ended::StepTimeout(step))) => {
             (Cause::StepTimeout, format!("the step {step:?} ran longer than its timeout"))
         }
         (Some(code), _) => {
-            let step = report.and_then(|report| report.steps.iter().rev().find(|step| step.exit_code == code && code != 0));
+            let step = report.and_then(|report| {
+                report.steps.iter().rev().find(|step| step.exit_code == code && code != 0)
+            });
             let place = step.map(|step| format!(" in the step {:?}", step.name)).unwrap_or_default();
             (Cause::ExitCode, format!("the task ended with exit code {code}{place}"))
         }

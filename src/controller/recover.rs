@@ -1,0 +1,140 @@
+//! Recovers what a lost store had launched, from Nomad's children and their meta.
+//!
+//! Only after `--take-over`: then the ops repo's claim is this store's, and no other agent opens gates.
+//! An allocation that started, or that the launch gate is open for, is the admitted one of its attempt;
+//! no other will be.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::step::{Error, Rooms};
+use crate::{
+    action,
+    dispatch::request::{ConsignMeta, parse_consign_meta},
+    duration::Span,
+    ids::{ActionId, JobId, Revision, SecretName},
+    lifecycle::{Attempt, Event, Job, Origin, Stage, Work},
+    nomad::Child,
+    ops_repo::Entry,
+    store::dispatch_id_of,
+    track::judge,
+};
+
+/// Where the action files stand at the tip of the branch, and which have results.
+#[derive(Debug, Default)]
+pub struct Ground {
+    /// Path and blob of each action file, by the key of its id.
+    actions: HashMap<String, (String, String)>,
+    /// The paths of all result files.
+    results: std::collections::HashSet<String>,
+}
+
+impl Ground {
+    /// The ground that a tree's entries make.
+    #[must_use]
+    pub fn new(entries: &[Entry]) -> Self {
+        let mut ground = Self::default();
+        for entry in entries {
+            if entry.path.ends_with(".result.json") {
+                ground.results.insert(entry.path.clone());
+            } else if let Some(id) = action::stem(&entry.path).and_then(|stem| ActionId::parse(&stem).ok()) {
+                let blob = entry.content.blob.as_str().to_owned();
+                ground.actions.insert(id.key(), (entry.path.clone(), blob));
+            }
+        }
+        ground
+    }
+
+    fn has_result(&self, id: &ActionId) -> bool {
+        self.actions
+            .get(&id.key())
+            .and_then(|(path, _)| action::result_path(path))
+            .is_some_and(|path| self.results.contains(&path))
+    }
+}
+
+/// Puts every launched and unanswered job that Nomad knows of on record; gives their number.
+pub async fn recover(rooms: &Rooms, ground: &Ground, actions: &str) -> Result<usize, Error> {
+    let mut latest: BTreeMap<JobId, (Child, ConsignMeta)> = BTreeMap::new();
+    let parents: Vec<String> = rooms.base_jobs.parents().map(ToOwned::to_owned).collect();
+    for parent in parents {
+        for child in rooms.nomad.children(&format!("{parent}/dispatch-")).await? {
+            let Some(dispatch_id) = dispatch_id_of(&child.id) else { continue };
+            if rooms.store.knows_dispatch(dispatch_id).await? {
+                continue;
+            }
+            let Some(meta) = child.meta.get("consign").and_then(|text| parse_consign_meta(text)) else {
+                continue;
+            };
+            let newer = latest.get(&meta.job_id).is_none_or(|(_, known)| known.attempt < meta.attempt);
+            if newer {
+                latest.insert(meta.job_id, (child, meta));
+            }
+        }
+    }
+    let mut recovered = 0;
+    for (child, meta) in latest.into_values() {
+        let Some(id) = meta.action_id.as_deref().and_then(|id| ActionId::parse(id).ok()) else { continue };
+        if ground.has_result(&id) || rooms.store.job_of_action(&id).await?.is_some() {
+            continue;
+        }
+        let mut job = rebuilt(&child, &meta, &id, ground, actions);
+        admit(rooms, &mut job, &child.id).await?;
+        rooms.store.save(&job, "recovered", super::now()).await?;
+        rooms.tell(&job.name(), "recovered", child.id);
+        recovered += 1;
+    }
+    Ok(recovered)
+}
+
+/// The record of a job as far as its child's meta tells.
+fn rebuilt(child: &Child, meta: &ConsignMeta, id: &ActionId, ground: &Ground, actions: &str) -> Job {
+    let now = super::now();
+    let (path, blob) = ground
+        .actions
+        .get(&id.key())
+        .cloned()
+        .unwrap_or_else(|| (format!("{actions}/{id}.toml"), String::new()));
+    let secrets = child.meta.get("secrets").map(String::as_str).unwrap_or_default();
+    let variable = |name: &str| meta.env.get(name).cloned().unwrap_or_default();
+    let work = Work {
+        base_job: child.parent_id.clone(),
+        formula: variable("CONSIGN_FORMULA").parse().ok(),
+        context: variable("CONSIGN_CONTEXT"),
+        secrets: secrets.split(',').filter_map(|name| SecretName::parse(name).ok()).collect(),
+        timeout: Some(Span::from_secs(meta.timeout)),
+        ..Work::default()
+    };
+    let revision = meta.revision.clone().or_else(|| Revision::parse(&"0".repeat(40)).ok());
+    let origin = match revision {
+        Some(revision) => Origin::Action { id: id.clone(), path, blob, revision },
+        None => Origin::Hand { child: child.id.clone(), note: Some(id.to_string()) },
+    };
+    let mut job = Job::new(origin, work, now);
+    job.job_id = meta.job_id;
+    job.approved_by = Some("recovered after the store was lost".to_owned());
+    job.attempts.push(Attempt {
+        child: Some(child.id.clone()),
+        dispatched_at: Some(jiff::Timestamp::from_nanosecond(i128::from(child.submit_time)).unwrap_or(now)),
+        ..Attempt::intended(meta.dispatch_id, child.parent_id.clone(), BTreeMap::new(), Vec::new())
+    });
+    job.stage = Stage::Dispatched;
+    job
+}
+
+/// Finds the allocation that the lost store had admitted, if any.
+async fn admit(rooms: &Rooms, job: &mut Job, child: &str) -> Result<(), Error> {
+    let Some(dispatch_id) = job.attempt().map(|attempt| attempt.dispatch_id) else { return Ok(()) };
+    let allocations = rooms.nomad.job_allocations(child).await?;
+    let mut admitted = allocations.iter().find(|allocation| judge::has_started(allocation));
+    for allocation in &allocations {
+        if admitted.is_none() && rooms.grants.passes_gate(&allocation.id).await? {
+            admitted = Some(allocation);
+        }
+    }
+    if let Some(allocation) = admitted {
+        let allocation_id = rooms.store.admit(dispatch_id, &allocation.id, super::now()).await?;
+        let node = allocation.node_name.clone();
+        job.apply(Event::Admitted { allocation: allocation_id, node }, super::now())?;
+    }
+    Ok(())
+}
