@@ -475,24 +475,15 @@ async fn an_allocation_reads_what_it_was_granted_until_it_is_withdrawn() {
     assert_eq!(signer.login(&foreign).await.unwrap_err().kind(), Some(Kind::Invalid));
 }
 
-#[tokio::test]
-async fn the_agents_token_can_do_its_task_and_nothing_else() {
-    let server = Server::start().await;
-    let root = server.root();
-    let (agent, grants) = server.ready().await;
-    server.secrets().put(&name("A"), b"x").await.unwrap();
-    let entity = grants.issue("alloc-1", &names(&["A"])).await.unwrap();
-    let person = json!({ "name": "person", "policies": [] });
-    let person = root.write("identity/entity", &person).await.unwrap().data()["id"].clone();
-    root.write_group("people", &[], &std::collections::BTreeMap::new()).await.unwrap();
-    let userpass = {
-        root.write("sys/auth/userpass", &json!({ "type": "userpass" })).await.unwrap();
-        root.auth_method("userpass").await.unwrap().unwrap().accessor
-    };
-    let accessor = grant::mount_accessor(&agent, "consign-go").await.unwrap();
+use Method::{Delete, Get, List, Post};
+
+/// A name, and a request: method, path, body.
+type Row = (&'static str, Method, &'static str, Value);
+
+/// What the agent must not do with other allocations' and people's identities, and with secrets.
+fn forbidden(entity: &str, person: &Value, accessor: &str, userpass: &str) -> Vec<Row> {
     let none = Value::Null;
-    use Method::{Delete, Get, List, Post};
-    let rows = [
+    vec![
         ("read a secret", Get, "secret/data/runner/A", none.clone()),
         ("read a secret's keys", Get, "secret/subkeys/runner/A", none.clone()),
         ("write a secret", Post, "secret/data/runner/A", json!({ "data": { "value": "y" } })),
@@ -553,6 +544,13 @@ async fn the_agents_token_can_do_its_task_and_nothing_else() {
             "identity/entity-alias",
             json!({ "name": "me", "mount_accessor": userpass }),
         ),
+    ]
+}
+
+/// What the agent must not look up, and what it must not do to Vault itself.
+fn forbidden_elsewhere(person: &Value, userpass: &str) -> Vec<Row> {
+    let none = Value::Null;
+    vec![
         ("look up by entity id", Post, "identity/lookup/entity", json!({ "id": person })),
         ("look up by entity name", Post, "identity/lookup/entity", json!({ "name": "person" })),
         (
@@ -585,7 +583,26 @@ async fn the_agents_token_can_do_its_task_and_nothing_else() {
         ("make an orphan token", Post, "auth/token/create-orphan", json!({})),
         ("revoke another's token", Post, "auth/token/revoke", json!({ "token": ROOT })),
         ("list token accessors", List, "auth/token/accessors", none.clone()),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn the_agents_token_can_do_its_task_and_nothing_else() {
+    let server = Server::start().await;
+    let root = server.root();
+    let (agent, grants) = server.ready().await;
+    server.secrets().put(&name("A"), b"x").await.unwrap();
+    let entity = grants.issue("alloc-1", &names(&["A"])).await.unwrap();
+    let person = json!({ "name": "person", "policies": [] });
+    let person = root.write("identity/entity", &person).await.unwrap().data()["id"].clone();
+    root.write_group("people", &[], &std::collections::BTreeMap::new()).await.unwrap();
+    let userpass = {
+        root.write("sys/auth/userpass", &json!({ "type": "userpass" })).await.unwrap();
+        root.auth_method("userpass").await.unwrap().unwrap().accessor
+    };
+    let accessor = grant::mount_accessor(&agent, "consign-go").await.unwrap();
+    let mut rows = forbidden(&entity, &person, &accessor, &userpass);
+    rows.extend(forbidden_elsewhere(&person, &userpass));
     let mut allowed = Vec::new();
     for (what, method, path, body) in rows {
         let body = (!body.is_null()).then_some(&body);

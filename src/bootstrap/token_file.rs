@@ -42,21 +42,21 @@ pub(super) async fn inspect(vault: &Vault, path: &Path, policy: &str) -> Result<
     if metadata.len() == 0 && metadata.is_file() {
         return Ok(TokenFile::Absent);
     }
-    let taken = |reason| Error::TokenFileTaken { path: path.to_owned(), reason };
+    let keep = |reason| Error::TokenFileTaken { path: path.to_owned(), reason };
     let token = match read_token_file(path) {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            return Err(taken("it holds something other than a token"));
+            return Err(keep("it holds something other than a token"));
         }
         other => other.map_err(failed(path, "read"))?,
     };
     if !looks_like_a_token(&token) {
-        return Err(taken("it holds something other than a token"));
+        return Err(keep("it holds something other than a token"));
     }
     match vault.with_token(&token).lookup_self().await {
         Ok(facts) => {
             let only_ours = facts.policies.iter().all(|name| name == policy || name == "default");
             if !only_ours || !facts.policies.iter().any(|name| name == policy) {
-                return Err(taken("it holds a valid token with other rights than the agent's"));
+                return Err(keep("it holds a valid token with other rights than the agent's"));
             }
             if facts.period.is_zero() {
                 return Ok(TokenFile::Expired);

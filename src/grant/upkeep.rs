@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn the_token_is_renewed_at_half_its_life() {
-        assert_eq!(next_look(Duration::from_secs(600)), Duration::from_secs(300));
+        assert_eq!(next_look(Duration::from_mins(10)), Duration::from_mins(5));
         assert_eq!(next_look(Duration::from_hours(24)), LONGEST);
         assert_eq!(next_look(Duration::from_secs(1)), SHORTEST);
         assert_eq!(next_look(Duration::ZERO), LONGEST);
@@ -148,7 +148,7 @@ mod tests {
         {
             std::fs::write(&path, text).unwrap();
             let read = read_token_file(&path).ok();
-            assert_eq!(read.as_ref().map(|read| read.expose_secret()), token, "{text:?}");
+            assert_eq!(read.as_ref().map(secrecy::ExposeSecret::expose_secret), token, "{text:?}");
         }
     }
 }
