@@ -4,6 +4,7 @@
 //! `docs/architecture.md` names what flows where.
 
 pub mod action;
+pub mod agent;
 pub mod approval;
 pub mod bootstrap;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod dispatch;
 pub mod duration;
 pub mod formula;
 pub mod grant;
+pub mod http;
 pub mod ids;
 pub mod intake;
 pub mod lifecycle;

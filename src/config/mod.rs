@@ -20,6 +20,7 @@ use toml::{
 use crate::{
     approval::{Requirement, Rule},
     diagnostic::Diagnostic,
+    dispatch::base_job::Driver,
     duration::Span,
     ids::SecretName,
 };
@@ -78,28 +79,6 @@ pub struct Nomad {
     pub image: String,
     #[schemars(with = "String")]
     pub lost_after: Span,
-}
-
-/// A Nomad task driver that the base jobs are written for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "Nomad's own names")]
-pub enum Driver {
-    Docker,
-    Exec,
-    RawExec,
-}
-
-impl Driver {
-    /// Nomad's name for it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Docker => "docker",
-            Self::Exec => "exec",
-            Self::RawExec => "raw_exec",
-        }
-    }
 }
 
 /// How Vault is reached, and where things are in it.

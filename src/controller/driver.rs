@@ -258,7 +258,7 @@ impl Driver {
                 self.consider(job_id);
             }
             // The next scan meets it again.
-            Err(error) => self.rooms.health.report(error.subject(), crate::telemetry::chain(&error)),
+            Err(error) => self.rooms.trouble(&error),
         }
     }
 
@@ -410,7 +410,7 @@ impl Driver {
                 }
             }
             Err(error) => {
-                self.rooms.health.report(error.subject(), crate::telemetry::chain(&error));
+                self.rooms.trouble(&error);
                 tracing::debug!(
                     job = slot.job.name(),
                     error = crate::telemetry::chain(&error),

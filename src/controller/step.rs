@@ -15,7 +15,7 @@ use crate::{
         report::{self, Report},
         request::{self, Request, Run},
     },
-    grant::{self, Grants},
+    grant::{self, Grants, Upkeep},
     ids::DispatchId,
     lifecycle::{Cancellation, DEFAULT_TIMEOUT, Ending, Event, Excerpt, IllegalEvent, Job, Origin, Stage},
     nomad::{self, placement_reasons},
@@ -52,6 +52,8 @@ pub struct Rooms {
     pub actions: String,
     /// How much of a log's end stands in a result, in bytes.
     pub log_tail: usize,
+    /// Keeps the Vault token alive.
+    pub upkeep: Upkeep,
     /// Whoever wants to hear what happens.
     pub progress: broadcast::Sender<Progress>,
     /// Wakes whoever pushes results.
@@ -77,6 +79,8 @@ pub struct Parts {
     pub actions: String,
     /// See [`Rooms`].
     pub log_tail: usize,
+    /// See [`Rooms`].
+    pub upkeep: Upkeep,
 }
 
 /// Something that happened to a job, for people who watch.
@@ -135,7 +139,7 @@ impl Rooms {
     /// Puts the rooms together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { store, nomad, grants, base_jobs, health, actions, log_tail } = parts;
+        let Parts { store, nomad, grants, base_jobs, health, actions, log_tail, upkeep } = parts;
         Self {
             store,
             nomad,
@@ -144,6 +148,7 @@ impl Rooms {
             health,
             actions,
             log_tail,
+            upkeep,
             progress: broadcast::Sender::new(4096),
             results_ready: Arc::new(tokio::sync::Notify::new()),
             dispatches: Semaphore::new(DISPATCHES),
@@ -157,6 +162,17 @@ impl Rooms {
         tracing::info!(job = name, event, detail);
         // Nobody watching is no error.
         drop(self.progress.send(Progress { name: name.to_owned(), event, detail }));
+    }
+
+    /// Reports what a step failed on.
+    pub fn trouble(&self, error: &Error) {
+        if error.subject() == Subject::Vault {
+            // The token may have been replaced in its file.
+            self.upkeep.look_now();
+        }
+        let said = crate::telemetry::chain(error);
+        let text = self.upkeep.trouble().filter(|_| error.subject() == Subject::Vault).unwrap_or(said);
+        self.health.report(error.subject(), text);
     }
 
     /// Applies an event, puts it on record and tells of it.

@@ -176,9 +176,16 @@ impl Store {
         Ok(setting(&self.pool, "revision").await?.and_then(|text| Revision::parse(&text).ok()))
     }
 
-    /// Whether the store has ever taken anything over.
-    pub async fn is_fresh(&self) -> Result<bool, Error> {
-        Ok(self.revision().await?.is_none() && self.live().await?.is_empty())
+    /// A note that was left with [`Self::set`].
+    pub async fn get(&self, name: &str) -> Result<Option<String>, Error> {
+        setting(&self.pool, name).await
+    }
+
+    /// Leaves a note under a name.
+    pub async fn set(&self, name: &str, value: &str) -> Result<(), Error> {
+        let mut transaction = self.begin().await?;
+        write_setting(&mut transaction, name, value).await?;
+        transaction.commit().await.map_err(failed("commit a setting"))
     }
 
     /// Takes over what one look at the ops repo found.
@@ -200,14 +207,7 @@ impl Store {
             }
         }
         if let Some(revision) = &intake.revision {
-            sqlx::query(
-                "INSERT INTO settings (name, value) VALUES ('revision', $1)
-                 ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            )
-            .bind(revision.as_str())
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed("record the revision"))?;
+            write_setting(&mut transaction, "revision", revision.as_str()).await?;
         }
         transaction.commit().await.map_err(failed("commit what the ops repo gave"))
     }
@@ -477,6 +477,23 @@ async fn setting(pool: &SqlitePool, name: &str) -> Result<Option<String>, Error>
         .fetch_optional(pool)
         .await
         .map_err(failed("read a setting"))
+}
+
+async fn write_setting(
+    transaction: &mut Transaction<'_, Sqlite>,
+    name: &str,
+    value: &str,
+) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT INTO settings (name, value) VALUES ($1, $2)
+         ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+    )
+    .bind(name)
+    .bind(value)
+    .execute(&mut **transaction)
+    .await
+    .map_err(failed("write a setting"))
+    .map(drop)
 }
 
 fn version(text: &str) -> (u32, u32, u32) {

@@ -1,0 +1,410 @@
+//! The agent: puts the rooms together, checks that they work, runs them, and lets them end.
+
+mod checks;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use secrecy::SecretString;
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, broadcast},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    approval,
+    config::{Config, given},
+    controller::{
+        adopt,
+        driver::{Driver, Rules},
+        health::Health,
+        publish::Publisher,
+        recover::{Ground, recover},
+        step::{Parts, Progress, Rooms},
+        watch::{self, Watch},
+    },
+    dispatch::{
+        base_job::{self, BaseJob},
+        launch::{self, BaseJobs},
+    },
+    grant::{self, Grants, Upkeep},
+    http::{self, HookSecret},
+    ids::Revision,
+    nomad, ops_repo,
+    ops_repo::{ClaimError, OpsRepo, Owner, RemoteUrl},
+    store::{self, Store},
+    telemetry::chain,
+    vault::{self, Vault},
+};
+
+/// The setting of the store that says that a take-over is under way.
+const TAKING_OVER: &str = "taking_over";
+
+/// What the agent is started with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The configuration.
+    pub config: Config,
+    /// The Nomad token of the environment, which wins over the configured file.
+    pub nomad_token: Option<SecretString>,
+    /// The Vault token of the environment, which wins over the configured file.
+    pub vault_token: Option<SecretString>,
+    /// Whether to claim an ops repo that another store has claimed.
+    pub take_over: bool,
+    /// Where progress is told, for whoever starts the agent in its own process.
+    pub progress: Option<broadcast::Sender<Progress>>,
+}
+
+/// Why the agent cannot start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A setting does not work.
+    #[error("{key}: {problem}")]
+    Setting {
+        /// The key.
+        key: &'static str,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// The store.
+    #[error("{0}")]
+    Store(#[from] store::Error),
+    /// It cannot listen.
+    #[error("cannot listen on {address} ([server] listen)")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Something that is needed does not answer, or says no.
+    #[error("{what}\n{remedy}")]
+    Check {
+        /// What is wrong.
+        what: String,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// Another store has the ops repo.
+    #[error(
+        "the ops repo is owned by the store {} on {} since {}: two agents on one repo would run everything twice.\n\
+         Stop that agent, or, where its store is lost for good, start this one with --take-over",
+        .0.store_id, .0.host, .0.claimed_at
+    )]
+    Held(Owner),
+    /// The claim failed.
+    #[error("cannot claim the ops repo")]
+    Claim(#[source] Box<ops_repo::Error>),
+    /// A take-over failed.
+    #[error("cannot recover what was launched before")]
+    Recover(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The claim was lost while running.
+    #[error(transparent)]
+    Watch(#[from] watch::Error),
+}
+
+/// A Nomad client as the configuration says.
+pub fn nomad_client(config: &Config, token: Option<SecretString>) -> Result<nomad::Client, nomad::Error> {
+    nomad::Client::new(nomad::Settings {
+        addr: config.nomad.addr.clone(),
+        token,
+        namespace: config.nomad.namespace.clone(),
+        region: Some(config.nomad.region.clone()).filter(|region| !region.is_empty()),
+        ca_cert: given(&config.nomad.ca_cert).map(Path::to_path_buf),
+    })
+}
+
+/// A Vault client as the configuration says.
+pub fn vault_client(config: &Config, token: SecretString) -> Result<Vault, vault::Error> {
+    Vault::new(&vault::Settings {
+        address: config.vault.addr.clone(),
+        ca_certificate: given(&config.vault.ca_cert).map(Path::to_path_buf),
+        namespace: Some(config.vault.namespace.clone()).filter(|namespace| !namespace.is_empty()),
+        token,
+    })
+}
+
+/// The base jobs: those that are part of consign, and those of the configured folder.
+pub fn base_jobs(config: &Config) -> Result<BaseJobs, Error> {
+    let mut jobs = BaseJob::shipped();
+    if let Some(folder) = given(&config.nomad.jobs) {
+        jobs.extend(jobs_in(folder)?);
+    }
+    let settings = base_job::Settings {
+        driver: config.nomad.driver,
+        image: Some(config.nomad.image.clone()).filter(|image| !image.is_empty()),
+        role: config.vault.role.clone(),
+        audience: config.vault.audience.clone(),
+        kv: config.vault.kv.clone(),
+        prefix: config.vault.prefix.clone(),
+        lost_after: config.nomad.lost_after,
+    };
+    let setting = |error: launch::Error| Error::Setting { key: "[nomad] jobs", problem: chain(&error) };
+    BaseJobs::render(&jobs, &settings).map_err(setting)
+}
+
+/// Reads every `<name>.nomad.hcl` of a folder.
+fn jobs_in(folder: &Path) -> Result<Vec<BaseJob>, Error> {
+    let setting = |problem: String| Error::Setting { key: "[nomad] jobs", problem };
+    let unreadable =
+        |path: &Path, error: &std::io::Error| setting(format!("cannot read {}: {error}", path.display()));
+    let mut jobs = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(|error| unreadable(folder, &error))? {
+        let path = entry.map_err(|error| unreadable(folder, &error))?.path();
+        let name =
+            path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".nomad.hcl"));
+        let Some(name) = name else { continue };
+        let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&path, &error))?;
+        let job = BaseJob::read(name, &text).map_err(|problems| {
+            let file = path.display().to_string();
+            let rendered: Vec<String> =
+                problems.iter().map(|problem| problem.render(&file, &text, false)).collect();
+            setting(format!("{file} is no base job:\n{}", rendered.join("\n")))
+        })?;
+        jobs.push(job);
+    }
+    Ok(jobs)
+}
+
+/// The settings of the ops repo, with the mirror in `mirror`.
+pub fn ops_settings(config: &Config, mirror: PathBuf) -> Result<ops_repo::Settings, Error> {
+    if config.ops.repo.is_empty() {
+        let problem = "no ops repo is named: give a path, or an ssh or https URL".to_owned();
+        return Err(Error::Setting { key: "[ops] repo", problem });
+    }
+    let setting = |error: ops_repo::Error| Error::Setting { key: "[ops] repo", problem: chain(&error) };
+    Ok(ops_repo::Settings {
+        remote: RemoteUrl::parse(&config.ops.repo).map_err(setting)?,
+        branch: config.ops.branch.clone(),
+        mirror,
+        actions: config.ops.actions.clone(),
+        formulas: config.ops.formulas.clone(),
+        author_name: config.ops.author_name.clone(),
+        author_email: config.ops.author_email.clone(),
+        results_branch: Some(config.results.branch.clone()).filter(|branch| !branch.is_empty()),
+        signing_key: given(&config.results.signing_key).map(Path::to_path_buf),
+    })
+}
+
+/// The token of the environment, or else of the configured file.
+pub fn token(
+    key: &'static str,
+    environment: Option<SecretString>,
+    file: &Path,
+) -> Result<Option<SecretString>, Error> {
+    if environment.is_some() {
+        return Ok(environment);
+    }
+    given(file)
+        .map(|file| {
+            grant::read_token_file(file).map_err(|error| Error::Setting {
+                key,
+                problem: format!("cannot read {}: {error}", file.display()),
+            })
+        })
+        .transpose()
+}
+
+fn hook_secret(config: &Config) -> Result<HookSecret, Error> {
+    let Some(file) = given(&config.ops.hook_secret_file) else { return Ok(HookSecret::LoopbackOnly) };
+    let secret = grant::read_token_file(file).map_err(|error| Error::Setting {
+        key: "[ops] hook_secret_file",
+        problem: format!("cannot read {}: {error}", file.display()),
+    })?;
+    Ok(HookSecret::Hmac(secret))
+}
+
+/// Runs the agent until `ending`, or until it must not go on.
+pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Error> {
+    let config = &options.config;
+    let nomad_token = token("[nomad] token_file", options.nomad_token.clone(), &config.nomad.token_file)?;
+    let vault_token = token("[vault] token_file", options.vault_token.clone(), &config.vault.token_file)?;
+    let setting = |key, error: &dyn std::error::Error| Error::Setting { key, problem: chain(error) };
+    let nomad = nomad_client(config, nomad_token).map_err(|error| setting("[nomad]", &error))?;
+    let vault = vault_client(config, vault_token.unwrap_or_else(|| String::new().into()))
+        .map_err(|error| setting("[vault]", &error))?;
+    let base_jobs = base_jobs(config)?;
+    let secret = hook_secret(config)?;
+    let ops = ops_settings(config, config.store.path.join("mirror.git"))?;
+    let store = Store::open(&config.store.path).await?;
+    let listen = |source| Error::Listen { address: config.server.listen.to_string(), source };
+    let listener = TcpListener::bind(config.server.listen).await.map_err(listen)?;
+
+    let health = Health::default();
+    let wake = Arc::new(Notify::new());
+    let ready = Arc::new(AtomicBool::new(false));
+    let stopping = ending.child_token();
+    let tasks = TaskTracker::new();
+    let state = http::State {
+        health: health.clone(),
+        wake: Arc::clone(&wake),
+        ready: Arc::clone(&ready),
+        secret: Arc::new(secret),
+    };
+    tasks.spawn(http::serve(listener, state, stopping.clone()));
+    let outcome = Running {
+        config,
+        nomad: Arc::new(nomad),
+        vault,
+        base_jobs,
+        ops,
+        store: store.clone(),
+        health,
+        wake,
+        ready,
+    }
+    .run(&options, &stopping, &tasks)
+    .await;
+    stopping.cancel();
+    tasks.close();
+    tasks.wait().await;
+    store.close().await;
+    outcome
+}
+
+/// Everything that the agent is made of before it has been checked.
+struct Running<'config> {
+    config: &'config Config,
+    nomad: Arc<nomad::Client>,
+    vault: Vault,
+    base_jobs: BaseJobs,
+    ops: ops_repo::Settings,
+    store: Store,
+    health: Health,
+    wake: Arc<Notify>,
+    ready: Arc<AtomicBool>,
+}
+
+impl Running<'_> {
+    async fn run(
+        self,
+        options: &Options,
+        stopping: &CancellationToken,
+        tasks: &TaskTracker,
+    ) -> Result<(), Error> {
+        let config = self.config;
+        // With live work on record the agent stays and waits, as in any later outage.
+        let patient = !self.store.live().await?.is_empty();
+        let check = checks::Checks { health: &self.health, patient, stopping };
+        let Some(repo) = check.ops_repo(&self.ops).await? else { return Ok(()) };
+        let Some(accessor) = check.vault(&self.vault, &config.vault.gate).await? else { return Ok(()) };
+        let Some(()) = check.nomad(&self.nomad, &self.base_jobs).await? else { return Ok(()) };
+        let repo = Arc::new(repo);
+        let claim = self.claim(&repo, options.take_over).await?;
+        let settings = grant::Settings {
+            kv: config.vault.kv.clone(),
+            prefix: config.vault.prefix.clone(),
+            gate: config.vault.gate.clone(),
+            accessor,
+        };
+        let token_file = options.vault_token.is_none().then(|| given(&config.vault.token_file)).flatten();
+        let upkeep = Upkeep::spawn(self.vault.clone(), token_file.map(Path::to_path_buf), stopping.clone());
+        let mut rooms = Rooms::new(Parts {
+            store: self.store.clone(),
+            nomad: Arc::clone(&self.nomad),
+            grants: Grants::spawn(self.vault.clone(), settings),
+            base_jobs: self.base_jobs,
+            health: self.health.clone(),
+            actions: config.ops.actions.clone(),
+            log_tail: usize::try_from(config.results.log_tail.as_u64()).unwrap_or(usize::MAX),
+            upkeep,
+        });
+        if let Some(progress) = &options.progress {
+            rooms.progress = progress.clone();
+        }
+        let rooms = Arc::new(rooms);
+        self.recover(&rooms, &repo, config).await?;
+        let driver = Driver::load(Arc::clone(&rooms), rules(config)).await?;
+        tracing::info!(store = self.store.id(), live = driver.live(), listen = %config.server.listen, "agent started");
+        let watch = Watch {
+            repo: Arc::clone(&repo),
+            store: self.store.clone(),
+            inbox: driver.inbox(),
+            health: self.health.clone(),
+            interval: config.ops.poll.0,
+            wake: self.wake,
+            claim,
+        };
+        let publisher = Publisher {
+            repo,
+            store: self.store.clone(),
+            health: self.health.clone(),
+            interval: config.results.push_interval.0,
+            ready: Arc::clone(&rooms.results_ready),
+            progress: rooms.progress.clone(),
+        };
+        self.ready.store(true, Ordering::Release);
+        tasks.spawn(driver.run(stopping.clone()));
+        tasks.spawn(publisher.run(stopping.clone()));
+        let watched = watch.run(stopping.clone()).await;
+        self.ready.store(false, Ordering::Release);
+        tracing::info!("agent ending: no new work is taken, running tasks are left to Nomad");
+        watched.map_err(Error::Watch)
+    }
+
+    /// Claims the ops repo for this store.
+    async fn claim(&self, repo: &OpsRepo, take_over: bool) -> Result<Revision, Error> {
+        let failed = |error| Error::Claim(Box::new(error));
+        let expected = match repo.owner().await.map_err(failed)? {
+            Some((revision, owner)) if owner.store_id == self.store.id() => return Ok(revision),
+            Some((_, owner)) if !take_over => return Err(Error::Held(owner)),
+            Some((revision, owner)) => {
+                tracing::warn!(store = owner.store_id, host = owner.host, "taking the ops repo over");
+                self.store.set(TAKING_OVER, "yes").await?;
+                Some(revision)
+            }
+            None => None,
+        };
+        let owner =
+            Owner { store_id: self.store.id().to_owned(), host: host(), claimed_at: jiff::Timestamp::now() };
+        repo.claim_owner(&owner, expected.as_ref()).await.map_err(|error| match error {
+            ClaimError::Held { owner, .. } => Error::Held(owner),
+            ClaimError::Failed(error) => failed(error),
+        })
+    }
+
+    /// Recovers what a lost store had launched, where a take-over is under way.
+    async fn recover(&self, rooms: &Rooms, repo: &OpsRepo, config: &Config) -> Result<(), Error> {
+        if self.store.get(TAKING_OVER).await?.as_deref() != Some("yes") {
+            return Ok(());
+        }
+        let failed = |error: ops_repo::Error| Error::Recover(Box::new(error));
+        let tips = repo.tips().await.map_err(failed)?;
+        repo.fetch(&tips).await.map_err(failed)?;
+        let mut entries = Vec::new();
+        for tip in [&tips.branch, &tips.results].into_iter().flatten() {
+            entries.extend(repo.snapshot(tip).await.map_err(failed)?);
+        }
+        let recovered = recover(rooms, &Ground::new(&entries), &config.ops.actions)
+            .await
+            .map_err(|error| Error::Recover(Box::new(error)))?;
+        tracing::info!(recovered, "took over what was launched before");
+        self.store.set(TAKING_OVER, "no").await?;
+        Ok(())
+    }
+}
+
+fn rules(config: &Config) -> Rules {
+    Rules {
+        approval: approval::Rules {
+            low: config.approval.low,
+            medium: config.approval.medium,
+            high: config.approval.high,
+            rules: config.approval.rule.clone(),
+        },
+        adopt: adopt::Rules { enabled: config.adopt.enabled, secrets: config.adopt.secrets.clone() },
+        running: config.limits.running,
+        placement: config.limits.placement.0,
+    }
+}
+
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
