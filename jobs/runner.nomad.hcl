@@ -78,7 +78,7 @@ job "runner" {
       driver       = "docker"
       kill_timeout = "10s"
       # exec and raw_exec would send SIGINT, which a shell's background processes do not hear.
-      kill_signal = "SIGTERM"
+      kill_signal  = "SIGTERM"
 
       config {
         image      = "debian:stable-slim"
