@@ -7,6 +7,7 @@ pub mod action;
 pub mod agent;
 pub mod approval;
 pub mod bootstrap;
+pub mod cli;
 pub mod config;
 pub mod controller;
 pub mod dev;

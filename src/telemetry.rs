@@ -1,6 +1,6 @@
 //! Log lines, and how an error is told with its causes.
 
-use std::{error::Error, fmt::Write as _, io::IsTerminal as _};
+use std::{error::Error, io::IsTerminal as _};
 
 use tracing_subscriber::EnvFilter;
 
@@ -30,8 +30,8 @@ pub fn chain(error: &dyn Error) -> String {
     while let Some(cause) = source {
         let cause_text = cause.to_string();
         if !text.contains(&cause_text) {
-            // Writing to a string does not fail.
-            drop(write!(text, ": {cause_text}"));
+            text.push_str(": ");
+            text.push_str(&cause_text);
         }
         source = cause.source();
     }

@@ -310,7 +310,7 @@ impl Running<'_> {
             store: self.store.clone(),
             nomad: Arc::clone(&self.nomad),
             grants: Grants::spawn(self.vault.clone(), settings),
-            base_jobs: self.base_jobs,
+            base_jobs: self.base_jobs.clone(),
             health: self.health.clone(),
             actions: config.ops.actions.clone(),
             log_tail: usize::try_from(config.results.log_tail.as_u64()).unwrap_or(usize::MAX),
@@ -329,7 +329,7 @@ impl Running<'_> {
             inbox: driver.inbox(),
             health: self.health.clone(),
             interval: config.ops.poll.0,
-            wake: self.wake,
+            wake: Arc::clone(&self.wake),
             claim,
         };
         let publisher = Publisher {

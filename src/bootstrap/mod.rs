@@ -18,6 +18,7 @@ use secrecy::SecretString;
 
 pub use self::{change::Change, error::Error, token_file::TokenFile};
 use crate::{
+    config::{Config, given},
     grant::{ACCESSOR_KEY, FIELD},
     vault::{Group, Vault, policy},
 };
@@ -56,6 +57,23 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The settings that the configuration gives; it reads the file of `[nomad] ca_cert`.
+    pub fn of(config: &Config, token_out: Option<PathBuf>) -> std::io::Result<Self> {
+        Ok(Self {
+            kv: config.vault.kv.clone(),
+            prefix: config.vault.prefix.clone(),
+            bots: config.vault.bots.clone(),
+            gate: config.vault.gate.clone(),
+            auth_path: config.vault.auth_path.clone(),
+            role: config.vault.role.clone(),
+            audience: config.vault.audience.clone(),
+            jwks_url: config.jwks_url(),
+            jwks_ca: given(&config.nomad.ca_cert).map(std::fs::read_to_string).transpose()?,
+            nomad_namespace: config.nomad.namespace.clone(),
+            token_out,
+        })
+    }
+
     /// The name of the agent's Vault policy.
     #[must_use]
     pub fn agent_policy(&self) -> String {

@@ -47,7 +47,6 @@ pub enum Message {
     #[expect(private_interfaces, reason = "only this room makes scans")]
     Scanned(Scan),
     /// A step is over.
-    #[expect(private_interfaces, reason = "only this room performs steps")]
     Performed(JobId, Box<Result<Performed, step::Error>>),
     /// A child that no job knew has been met.
     #[expect(private_interfaces, reason = "only this room meets children")]

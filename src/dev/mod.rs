@@ -3,3 +3,7 @@
 //! [`servers`] starts Nomad and Vault; the tests start theirs through the same code.
 
 pub mod servers;
+mod session;
+mod stage;
+
+pub use session::{Error, run};

@@ -80,30 +80,46 @@ impl BaseJobs {
         self.rendered.keys().map(String::as_str)
     }
 
+    /// Says what [`Self::ensure`] would do.
+    pub async fn survey(&self, nomad: &nomad::Client) -> Result<Vec<(String, Registered)>, Error> {
+        let mut found = Vec::new();
+        for (name, rendered) in self.rendered.iter() {
+            found.push((name.clone(), state(nomad, name, rendered).await?.0));
+        }
+        Ok(found)
+    }
+
     /// Registers what is absent or changed.
     pub async fn ensure(&self, nomad: &nomad::Client) -> Result<Vec<(String, Registered)>, Error> {
         let mut done = Vec::new();
         for (name, rendered) in self.rendered.iter() {
             let failed = |source| Error::Nomad { name: name.clone(), source };
-            let present = nomad.job(name).await.map_err(failed)?;
-            let marker = present.as_ref().and_then(|job| job["Meta"][MARKER].as_str());
-            let registered = match (&present, marker) {
-                (Some(job), Some(marker)) if marker == rendered.marker && job["Stop"] != true => {
-                    Registered::Unchanged
-                }
-                (Some(_), None) => return Err(Error::Foreign { name: name.clone() }),
-                (Some(_), Some(_)) => Registered::Changed,
-                (None, _) => Registered::New,
-            };
+            let (registered, index) = state(nomad, name, rendered).await?;
             if registered != Registered::Unchanged {
                 let job = nomad.parse(&rendered.hcl).await.map_err(failed)?;
-                let index =
-                    present.as_ref().and_then(|job| job["JobModifyIndex"].as_u64()).unwrap_or_default();
                 nomad.register(&with_id(job, name), index).await.map_err(failed)?;
             }
             done.push((name.clone(), registered));
         }
         Ok(done)
+    }
+}
+
+/// How a base job stands in Nomad, and the modify index of what is there.
+async fn state(
+    nomad: &nomad::Client,
+    name: &str,
+    rendered: &base_job::Rendered,
+) -> Result<(Registered, u64), Error> {
+    let present = nomad.job(name).await.map_err(|source| Error::Nomad { name: name.to_owned(), source })?;
+    let Some(job) = present else { return Ok((Registered::New, 0)) };
+    let index = job["JobModifyIndex"].as_u64().unwrap_or_default();
+    match job["Meta"][MARKER].as_str() {
+        None => Err(Error::Foreign { name: name.to_owned() }),
+        Some(marker) if marker == rendered.marker && job["Stop"] != true => {
+            Ok((Registered::Unchanged, index))
+        }
+        Some(_) => Ok((Registered::Changed, index)),
     }
 }
 

@@ -111,17 +111,22 @@ pub struct TaskEvent {
     pub time: i64,
 }
 
+/// A time that is not Go's zero, which stands for none.
+fn known(time: Option<Timestamp>) -> Option<Timestamp> {
+    time.filter(|time| time.as_second() > 0).and_then(|time| time.round(jiff::Unit::Millisecond).ok())
+}
+
 impl TaskState {
-    /// When it started, if it did.
+    /// When it started, if it did, to the millisecond.
     #[must_use]
     pub fn started(&self) -> Option<Timestamp> {
-        self.started_at.filter(|time| time.as_second() > 0)
+        known(self.started_at)
     }
 
-    /// When it ended, if it did.
+    /// When it ended, if it did, to the millisecond.
     #[must_use]
     pub fn finished(&self) -> Option<Timestamp> {
-        self.finished_at.filter(|time| time.as_second() > 0)
+        known(self.finished_at)
     }
 
     /// The latest event of a type.

@@ -3,7 +3,9 @@
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::Value;
 
-use crate::{action::keys::ActionKeys, formula::keys::FormulaKeys, outcome::result_file::ResultFile};
+use crate::{
+    action::keys::ActionKeys, config::Config, formula::keys::FormulaKeys, outcome::result_file::ResultFile,
+};
 
 mod reference;
 
@@ -18,6 +20,8 @@ pub enum Kind {
     Formula,
     /// A result file.
     Result,
+    /// The agent's configuration.
+    Config,
 }
 
 /// The JSON Schema (draft 2020-12) of a kind of file.
@@ -27,6 +31,7 @@ pub fn schema(kind: Kind) -> Value {
         Kind::Action => without_null(generate::<ActionKeys>()),
         Kind::Formula => without_null(generate::<FormulaKeys>()),
         Kind::Result => generate::<ResultFile>(),
+        Kind::Config => generate::<Config>(),
     }
 }
 

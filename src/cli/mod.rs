@@ -1,0 +1,166 @@
+//! The command line: one file for each command.
+//!
+//! Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
+
+mod agent;
+mod bootstrap;
+//mod doctor;
+mod init;
+mod output;
+mod secret;
+mod validate;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use secrecy::SecretString;
+
+use crate::{
+    config::{self, Config, Environment},
+    schema,
+    telemetry::{self, chain},
+};
+
+/// Runs approved work on Nomad from a git repository, with exactly the Vault secrets that it names.
+#[derive(Debug, Parser)]
+#[command(name = "consign", version, max_term_width = 100)]
+struct Arguments {
+    /// The configuration; without it ./consign.toml, then /etc/consign/consign.toml.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the dispatcher.
+    Agent(agent::Arguments),
+    /// Make a new ops repo with samples in it.
+    Init(init::Arguments),
+    /// Check actions, formulas, base jobs and the configuration; exit 1 where something is wrong.
+    Validate(validate::Arguments),
+    /// Set up Vault and Nomad, as an operator; a second time changes nothing.
+    Bootstrap(bootstrap::Arguments),
+    /// Make, list and remove secrets, as an operator.
+    #[command(subcommand)]
+    Secret(secret::Command),
+    //D
+    /// Print the JSON Schema of a file.
+    Schema {
+        /// Which file.
+        kind: SchemaKind,
+    },
+    /// Print the completions for a shell.
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SchemaKind {
+    Action,
+    Formula,
+    Result,
+    Config,
+}
+
+/// What a command ends with where it cannot do what it was asked.
+#[derive(Debug)]
+struct Failure(String);
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(chain(&error))
+    }
+}
+
+type Outcome = Result<ExitCode, Failure>;
+
+/// The tokens and settings that the environment gives.
+struct Surroundings {
+    config_path: Option<PathBuf>,
+    environment: Environment,
+}
+
+impl Surroundings {
+    fn config(&self) -> Result<Config, config::Error> {
+        config::load(self.config_path.as_deref(), &self.environment)
+    }
+
+    fn token(&self, name: &str) -> Option<SecretString> {
+        self.environment.get(name).filter(|token| !token.is_empty()).map(|token| token.clone().into())
+    }
+
+    /// The Vault token that an operator's command needs.
+    fn operator_token(&self) -> Result<SecretString, Failure> {
+        let missing =
+            "VAULT_TOKEN is not set: this is an operator's command and needs an operator's Vault token";
+        self.token("VAULT_TOKEN").ok_or_else(|| Failure(missing.to_owned()))
+    }
+}
+
+/// Runs the command that the process was given.
+#[must_use]
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    telemetry::start(!matches!(&arguments.command, Command::Agent(agent) if !agent.dev));
+    let surroundings = Surroundings {
+        config_path: arguments.config,
+        environment: std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect(),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output::error(&format!("cannot start: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(perform(arguments.command, &surroundings));
+    runtime.shutdown_background();
+    outcome.unwrap_or_else(|Failure(text)| {
+        output::error(&text);
+        ExitCode::FAILURE
+    })
+}
+
+async fn perform(command: Command, surroundings: &Surroundings) -> Outcome {
+    match command {
+        Command::Agent(arguments) => agent::run(arguments, surroundings).await,
+        Command::Init(arguments) => init::run(&arguments).await,
+        Command::Validate(arguments) => validate::run(&arguments, surroundings),
+        Command::Bootstrap(arguments) => bootstrap::run(&arguments, surroundings).await,
+        Command::Secret(command) => secret::run(command, surroundings).await,
+        //D2
+        Command::Schema { kind } => {
+            let schema = match kind {
+                SchemaKind::Action => schema::schema(schema::Kind::Action),
+                SchemaKind::Formula => schema::schema(schema::Kind::Formula),
+                SchemaKind::Result => schema::schema(schema::Kind::Result),
+                SchemaKind::Config => schema::schema(schema::Kind::Config),
+            };
+            output::line(&serde_json::to_string_pretty(&schema)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "consign", &mut script);
+            output::text(&String::from_utf8_lossy(&script));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_tree_is_sound() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,29 @@
+//! Printing: the only place that writes to the terminal. A reader that has gone is no error.
+
+use std::io::{IsTerminal as _, Write as _, stderr, stdout};
+
+/// Prints a line on standard output.
+pub(super) fn line(text: &str) {
+    drop(writeln!(stdout(), "{text}"));
+}
+
+/// Prints a text as it is on standard output.
+pub(super) fn text(text: &str) {
+    drop(write!(stdout(), "{text}"));
+}
+
+/// Prints an error on standard error.
+pub(super) fn error(text: &str) {
+    let mark = if stderr().is_terminal() { "\u{1b}[1;31merror\u{1b}[0m" } else { "error" };
+    drop(writeln!(stderr(), "{mark}: {text}"));
+}
+
+/// Prints a remark on standard error.
+pub(super) fn remark(text: &str) {
+    drop(writeln!(stderr(), "{text}"));
+}
+
+/// Whether standard output is a terminal, so that colour helps.
+pub(super) fn colour() -> bool {
+    stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}

@@ -1,0 +1,7 @@
+//! The `consign` program; everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    consign::cli::run()
+}
