@@ -45,7 +45,7 @@ async fn the_ops_repo_takes_commits() {
     assert_eq!(world.ops.paths(), ["actions/a.result.json"]);
     world.ops.force(&first);
     assert_eq!(world.ops.paths(), ["actions/a.toml"]);
-    assert!(fs::read_to_string(world.write_config("")).unwrap().contains(&world.gate()));
+    assert!(world.config_toml().contains(&world.gate()));
 }
 
 #[tokio::test]

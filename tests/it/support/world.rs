@@ -2,6 +2,7 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
+use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -16,6 +17,7 @@ pub(crate) struct World {
     pub(crate) nomad: NomadApi,
     pub(crate) ops: Git,
     folder: TempDir,
+    agent_port: u16,
 }
 
 impl World {
@@ -33,7 +35,13 @@ impl World {
         nomad.create_namespace().await;
         let ops = Git::new(folder.path());
         fs::write(folder.path().join("ledger"), "").unwrap();
-        Self { name, servers, nomad, ops, folder }
+        let agent_port = free_port();
+        Self { name, servers, nomad, ops, folder, agent_port }
+    }
+
+    /// Where the test's agent listens.
+    pub(crate) fn agent_address(&self) -> String {
+        format!("http://127.0.0.1:{}", self.agent_port)
     }
 
     /// A path in the test's own folder.
@@ -66,13 +74,6 @@ impl World {
         format!("{}-role", self.name)
     }
 
-    /// The agent's configuration file. `further` is appended: whole sections, or keys of `[results]`.
-    pub(crate) fn write_config(&self, further: &str) -> PathBuf {
-        let path = self.path("consign.toml");
-        fs::write(&path, format!("{}{further}", self.config_toml())).unwrap();
-        path
-    }
-
     /// The agent's configuration, ending in the section `[results]`.
     pub(crate) fn config_toml(&self) -> String {
         let quoted = |path: PathBuf| Value::from(path.to_str().unwrap()).to_string();
@@ -102,7 +103,7 @@ medium = "merged"
 high = "merged"
 
 [server]
-listen = "127.0.0.1:0"
+listen = "127.0.0.1:{port}"
 
 [store]
 path = {store}
@@ -115,11 +116,29 @@ push_interval = "100ms"
             name = self.name,
             vault = self.servers.vault_address,
             token = quoted(self.path("agent.token")),
+            port = self.agent_port,
             role = self.role(),
             prefix = self.prefix(),
             gate = self.gate(),
-            store = quoted(self.path("store.db")),
+            store = quoted(self.path("store")),
         )
+    }
+
+    /// The ids of all children of the base job `runner`, dead ones too.
+    pub(crate) async fn children(&self) -> Vec<String> {
+        let jobs = self.nomad.get("/v1/jobs?prefix=runner/dispatch-").await.unwrap();
+        let ids = jobs.as_array().unwrap().iter().map(|job| job["ID"].as_str().unwrap().to_owned());
+        ids.collect()
+    }
+
+    /// The members of an identity group of Vault's.
+    pub(crate) async fn group_members(&self, group: &str) -> Vec<String> {
+        let url = format!("{}/v1/identity/group/name/{group}", self.servers.vault_address);
+        let token = self.servers.vault_token.expose_secret();
+        let answer = reqwest::Client::new().get(url).header("X-Vault-Token", token).send().await.unwrap();
+        let group: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+        let members = group["data"]["member_entity_ids"].as_array().cloned().unwrap_or_default();
+        members.iter().map(|id| id.as_str().unwrap().to_owned()).collect()
     }
 
     /// Waits for the result file of the action `id` in the ops repo, in whatever folder, and gives its content.
@@ -134,4 +153,9 @@ push_interval = "100ms"
         })
         .await
     }
+}
+
+/// A port that nobody listens on. The kernel hands ports out in turn, so it stays free for a while.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

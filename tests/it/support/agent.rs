@@ -1,0 +1,196 @@
+//! The agent as a process of its own, and the operator's commands around it.
+
+use std::{
+    fs::File,
+    io::Write as _,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use secrecy::ExposeSecret as _;
+use serde_json::Value;
+
+use super::{World, wait_for};
+
+/// How long the agent may take to be ready, or to end.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// A running agent; killed when the test is over.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    child: Child,
+    pub(crate) address: String,
+    log: PathBuf,
+}
+
+impl World {
+    /// The program with the test's configuration, and no tokens or settings of whoever runs the tests.
+    pub(crate) fn consign(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_consign"));
+        command.args(arguments).arg("--config").arg(self.path("consign.toml"));
+        let foreign =
+            |name: &str| ["CONSIGN_", "NOMAD_", "VAULT_"].iter().any(|prefix| name.starts_with(prefix));
+        for (name, _) in std::env::vars().filter(|(name, _)| foreign(name)) {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// Runs an operator's command to its end, with `input` on its standard input.
+    pub(crate) fn operate(&self, arguments: &[&str], input: &[u8]) -> Output {
+        let mut child = self
+            .consign(arguments)
+            .env("VAULT_TOKEN", self.servers.vault_token.expose_secret())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    /// Writes the configuration and sets Vault and Nomad up for it. `further` is appended to the configuration.
+    pub(crate) fn bootstrap(&self, further: &str) {
+        self.bootstrap_with(&format!("{}{further}", self.config_toml()));
+    }
+
+    /// The same with a configuration of the test's own.
+    pub(crate) fn bootstrap_with(&self, config: &str) {
+        std::fs::write(self.path("consign.toml"), config).unwrap();
+        let token = self.path("agent.token");
+        // Two operators who set up one auth method at a time get in each other's way.
+        static OPERATOR: Mutex<()> = Mutex::new(());
+        let _turn = OPERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+        let output = self.operate(&["bootstrap", "--token-out", token.to_str().unwrap()], b"");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// A secret's name that no other test uses: groups of all tests stand in one Vault.
+    pub(crate) fn secret(&self, name: &str) -> String {
+        format!("{name}_{}", self.name.rsplit('-').next().unwrap().to_uppercase())
+    }
+
+    /// Puts a secret as an operator does.
+    pub(crate) fn put_secret(&self, name: &str, value: &[u8]) {
+        let output = self.operate(&["secret", "put", name], value);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Starts the agent without waiting for it.
+    pub(crate) fn launch_agent(&self, arguments: &[&str]) -> Agent {
+        let log = self.path("agent.log");
+        let file = File::options().create(true).append(true).open(&log).unwrap();
+        let child = self
+            .consign(&[&["agent"], arguments].concat())
+            .env("RUST_LOG", "warn,consign=debug,vaultrs=off,rustify=off,sqlx=off")
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().unwrap())
+            .stderr(file)
+            .spawn()
+            .unwrap();
+        Agent { child, address: self.agent_address(), log }
+    }
+
+    /// Starts the agent and waits until it takes work.
+    pub(crate) async fn agent(&self) -> Agent {
+        let agent = self.launch_agent(&[]);
+        agent.ready().await;
+        agent
+    }
+
+    /// Commits one action file in `actions/`, and gives the revision.
+    pub(crate) fn commit_action(&self, id: &str, formula: &str, further: &str) -> String {
+        let path = format!("actions/{id}.toml");
+        let text = action(id, formula, further);
+        self.ops.commit(&format!("add {id}"), &[(&path, Some(&text))])
+    }
+}
+
+/// An action's text. `further` comes before the tables that it may end in.
+pub(crate) fn action(id: &str, formula: &str, further: &str) -> String {
+    let secrets = if further.contains("secrets =") { "" } else { "secrets = []\n" };
+    format!(
+        "id = \"{id}\"\nformula = \"{formula}\"\ncontext = \"a test\"\nblast_radius = \"low\"\n{secrets}{further}\n"
+    )
+}
+
+impl Agent {
+    /// Waits until it takes work.
+    pub(crate) async fn ready(&self) {
+        wait_for("the agent to be ready", PATIENCE, async || {
+            let response = reqwest::get(format!("{}/readyz", self.address))
+                .await
+                .map_err(|error| format!("{error}; {}", self.log()))?;
+            if response.status().is_success() { Ok(()) } else { Err(self.log()) }
+        })
+        .await;
+    }
+
+    /// What `/health` says.
+    pub(crate) async fn health(&self) -> Value {
+        let text = reqwest::get(format!("{}/health", self.address)).await.unwrap().text().await.unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Waits until `/health` names a trouble with `text` in it.
+    pub(crate) async fn degraded(&self, text: &str) {
+        wait_for(&format!("a trouble with {text:?}"), PATIENCE, async || {
+            let health = self.health().await;
+            if health["reasons"].to_string().contains(text) { Ok(()) } else { Err(health.to_string()) }
+        })
+        .await;
+    }
+
+    /// Waits until nothing is in trouble.
+    pub(crate) async fn recovered(&self) {
+        wait_for("no trouble", PATIENCE * 3, async || {
+            let health = self.health().await;
+            if health["degraded"] == false { Ok(()) } else { Err(health.to_string()) }
+        })
+        .await;
+    }
+
+    /// Everything that it logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as a crash does.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub(crate) async fn terminate(mut self) -> ExitStatus {
+        let pid = rustix::process::Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.ended().await
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        wait_for("the agent to end", PATIENCE + Duration::from_secs(20), async || {
+            self.child
+                .try_wait()
+                .unwrap()
+                .ok_or_else(|| std::fs::read_to_string(&self.log).unwrap_or_default())
+        })
+        .await
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
