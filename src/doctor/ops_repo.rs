@@ -85,15 +85,22 @@ async fn content(repo: &OpsRepo, tips: &Tips, revision: &Revision, config: &Conf
         findings.push(Finding::failure(SUBJECT, chain(&error), remedy(&error)));
         return findings;
     }
-    for (key, folder) in [("[ops] actions", &config.ops.actions), ("[ops] formulas", &config.ops.formulas)] {
-        findings.extend(match repo.blob_at(revision, folder.trim_end_matches('/')).await {
-            Ok(Some(_)) => None,
-            Ok(None) => {
-                let message = format!("it has no folder {folder}");
-                Some(Finding::warning(SUBJECT, message, format!("Commit the folder, or set {key}.")))
-            }
-            Err(error) => Some(Finding::failure(SUBJECT, chain(&error), remedy(&error))),
-        });
+    let (actions, formulas) = (&config.ops.actions, &config.ops.formulas);
+    for (key, folder, listed) in [
+        ("[ops] actions", actions, repo.snapshot(revision).await),
+        ("[ops] formulas", formulas, repo.formulas(revision).await),
+    ] {
+        let inside = format!("{}/", folder.trim_end_matches('/'));
+        findings.push(
+            match listed.map(|entries| entries.iter().any(|entry| entry.path.starts_with(&inside))) {
+                Ok(true) => Finding::ok(SUBJECT, format!("it has a folder {folder}")),
+                Ok(false) => {
+                    let message = format!("it has no folder {folder}");
+                    Finding::warning(SUBJECT, message, format!("Commit a file to the folder, or set {key}."))
+                }
+                Err(error) => Finding::failure(SUBJECT, chain(&error), remedy(&error)),
+            },
+        );
     }
     findings
 }

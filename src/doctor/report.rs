@@ -1,7 +1,5 @@
 //! The findings as a table for people.
 
-use std::fmt::Write as _;
-
 use super::{Finding, Level};
 
 /// A line for each finding, its remedy indented below it, and a summary at the end.
@@ -9,30 +7,19 @@ use super::{Finding, Level};
 pub fn render(findings: &[Finding], colour: bool) -> String {
     let width = findings.iter().map(|finding| finding.subject.len()).max().unwrap_or_default();
     let indent = " ".repeat("warning".len() + width + 4);
-    let mut text = String::new();
+    let mut lines = Vec::new();
     for finding in findings {
-        let mark = mark(finding.level, colour);
-        // Writing to a string does not fail.
-        drop(writeln!(
-            text,
-            "{mark}  {:width$}  {}",
-            finding.subject,
-            finding.message.trim().replace('\n', &format!("\n{indent}"))
-        ));
+        let message = finding.message.trim().replace('\n', &format!("\n{indent}"));
+        lines.push(format!("{}  {:width$}  {message}", mark(finding.level, colour), finding.subject));
         if let Some(remedy) = &finding.remedy {
-            drop(writeln!(text, "{indent}-> {}", remedy.trim().replace('\n', &format!("\n{indent}   "))));
+            lines.push(format!("{indent}-> {}", remedy.trim().replace('\n', &format!("\n{indent}   "))));
         }
     }
     let count = |level| findings.iter().filter(|finding| finding.level == level).count();
-    let (failures, warnings) = (count(Level::Failure), count(Level::Warning));
-    drop(writeln!(
-        text,
-        "{} checked: {}, {}",
-        findings.len(),
-        counted(failures, "failure"),
-        counted(warnings, "warning")
-    ));
-    text
+    let (failures, warnings) =
+        (counted(count(Level::Failure), "failure"), counted(count(Level::Warning), "warning"));
+    lines.push(format!("{} checked: {failures}, {warnings}\n", findings.len()));
+    lines.join("\n")
 }
 
 fn counted(count: usize, word: &str) -> String {

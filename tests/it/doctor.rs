@@ -1,6 +1,6 @@
 //! `consign doctor` on real servers.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _};
+use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
 use consign::{
     agent, bootstrap,
@@ -8,7 +8,7 @@ use consign::{
     doctor::{Finding, Level, Tokens, examine},
 };
 
-use crate::support::World;
+use crate::support::{World, wait_for};
 
 fn config(world: &World) -> Config {
     config::read("consign.toml", &world.config_toml(), &BTreeMap::new()).unwrap()
@@ -31,9 +31,15 @@ async fn bootstrapped(name: &str) -> (World, Config) {
         nomad_namespace: config.nomad.namespace.clone(),
         token_out: Some(config.vault.token_file.clone()),
     };
-    for change in bootstrap::plan(&vault, &settings).await.unwrap() {
-        bootstrap::apply(&vault, &settings, &change).await.unwrap();
-    }
+    // Worlds share the auth method: another test may make it between this one's plan and its change.
+    wait_for("the bootstrap", Duration::from_secs(20), async || {
+        let changes = bootstrap::plan(&vault, &settings).await.map_err(|error| error.to_string())?;
+        for change in changes {
+            bootstrap::apply(&vault, &settings, &change).await.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    })
+    .await;
     (world, config)
 }
 
