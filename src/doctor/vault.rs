@@ -131,7 +131,7 @@ mod tests {
         let level = |policy: &str, period, renewable| {
             let facts = TokenFacts {
                 policies: vec![policy.to_owned()],
-                ttl: Duration::from_secs(60),
+                ttl: Duration::from_mins(1),
                 period: Duration::from_secs(period),
                 renewable,
                 orphan: true,

@@ -73,6 +73,8 @@ async fn trouble_with_one_subject_hides_nothing_about_the_others() {
     config.vault.addr = format!("http://127.0.0.1:{port}");
     fs::set_permissions(&config.vault.token_file, fs::Permissions::from_mode(0o644)).unwrap();
     world.nomad.run_script("runner", "true").await;
+    // The clone has the branch checked out.
+    config.ops.repo = world.path("ops").to_str().unwrap().to_owned();
     let findings = examine(&config, &Tokens::default()).await;
 
     let vault = findings.iter().find(|finding| finding.subject == "vault").unwrap();
@@ -80,6 +82,10 @@ async fn trouble_with_one_subject_hides_nothing_about_the_others() {
     assert!(vault.remedy.as_ref().unwrap().contains("[vault] addr"), "{vault:?}");
     let open = findings.iter().find(|finding| finding.message.contains("mode 0644")).unwrap();
     assert!(open.remedy.as_ref().unwrap().starts_with("chmod 600 "), "{open:?}");
+    assert!(
+        failures(&findings).iter().any(|finding| finding.message.contains("git refuses pushes")),
+        "{findings:#?}"
+    );
     assert!(
         findings.iter().any(|finding| finding.message.contains("a job runner that consign did not register")),
         "{findings:#?}"
