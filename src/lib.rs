@@ -13,6 +13,7 @@ pub mod controller;
 pub mod dev;
 pub mod diagnostic;
 pub mod dispatch;
+pub mod doctor;
 pub mod duration;
 pub mod formula;
 pub mod grant;

@@ -40,7 +40,9 @@ pub enum Driver {
 }
 
 impl Driver {
-    const fn name(self) -> &'static str {
+    /// Nomad's name for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Docker => "docker",
             Self::Exec => "exec",

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::RwLock, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use jiff::Timestamp;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -171,6 +172,15 @@ impl Client {
     /// The address of the cluster's leader.
     pub async fn leader(&self) -> Result<String, Error> {
         self.read("GET /v1/status/leader", self.request(Method::GET, "/v1/status/leader")).await
+    }
+
+    /// The server's clock, to the second; `None` where a reply does not carry it.
+    pub async fn server_time(&self) -> Result<Option<Timestamp>, Error> {
+        let path = "/v1/status/leader";
+        let response = self.send(&format!("GET {path}"), self.request(Method::GET, path)).await?;
+        let date = response.headers().get("Date").and_then(|value| value.to_str().ok());
+        let parser = jiff::fmt::rfc2822::DateTimeParser::new();
+        Ok(date.and_then(|date| parser.parse_timestamp(date).ok()))
     }
 
     /// Every node, with its drivers.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
@@ -50,6 +51,18 @@ impl Vault {
         match self.request(Method::Get, "sys/health", None).await {
             Ok(_) => Ok(false),
             Err(Error::Refused { status, .. }) => Ok(matches!(status, 429 | 472 | 473)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The server's clock, to the second; `None` where this server does not tell it.
+    pub async fn server_time(&self) -> Result<Option<Timestamp>, Error> {
+        match self.request(Method::Get, "sys/health", None).await {
+            Ok(response) => {
+                let second = response.body["server_time_utc"].as_i64();
+                Ok(second.and_then(|second| Timestamp::from_second(second).ok()))
+            }
+            Err(Error::Refused { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
