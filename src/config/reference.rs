@@ -48,10 +48,8 @@ pub fn reference() -> String {
 
 fn heading(page: &mut String, section: &str) {
     // Writing to a string does not fail.
-    drop(write!(
-        page,
-        "\n## `[{section}]`\n\n| key | default | environment | meaning |\n|---|---|---|---|\n"
-    ));
+    let _ =
+        write!(page, "\n## `[{section}]`\n\n| key | default | environment | meaning |\n|---|---|---|---|\n");
 }
 
 fn row(page: &mut String, section: &str, key: &str, value: &str, meaning: &str) {
@@ -59,11 +57,11 @@ fn row(page: &mut String, section: &str, key: &str, value: &str, meaning: &str) 
     let known = known.map(|(name, ..)| format!("`{name}`, ")).unwrap_or_default();
     let own = Config::variable(section, key);
     let meaning = meaning.replace('|', "\\|");
-    drop(writeln!(page, "| `{key}` | `{value}` | {known}`{own}` | {meaning} |"));
+    let _ = writeln!(page, "| `{key}` | `{value}` | {known}`{own}` | {meaning} |");
 }
 
 fn example(page: &mut String, lines: &[&str]) {
-    drop(write!(page, "\n```text\n{}\n```\n", lines.join("\n")));
+    let _ = write!(page, "\n```text\n{}\n```\n", lines.join("\n"));
 }
 
 #[cfg(test)]

@@ -164,8 +164,7 @@ fn every_dependency_is_accounted_for() {
     let page = fs::read_to_string(root().join("docs/dependencies.md")).unwrap();
     let (plain, tests) = page.split_once("For tests alone").expect("a part for tests");
     for (part, key) in [(plain, "dependencies"), (tests, "dev-dependencies")] {
-        let named: BTreeSet<&str> =
-            manifest[key].as_table().unwrap().keys().map(String::as_str).collect();
+        let named: BTreeSet<&str> = manifest[key].as_table().unwrap().keys().map(String::as_str).collect();
         let rows = part.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" |"));
         let told: BTreeSet<&str> = rows.map(|(name, _)| name).filter(|name| *name != "crate").collect();
         assert_eq!(told, named, "docs/dependencies.md and Cargo.toml's [{key}] differ");
