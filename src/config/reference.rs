@@ -56,7 +56,8 @@ fn row(page: &mut String, section: &str, key: &str, value: &str, meaning: &str) 
     let known = WELL_KNOWN.iter().find(|(_, at, named)| *at == section && *named == key);
     let known = known.map(|(name, ..)| format!("`{name}`, ")).unwrap_or_default();
     let own = Config::variable(section, key);
-    let meaning = meaning.replace('|', "\\|");
+    // Markdown would take `<name>` for HTML, and `|` for the end of a cell.
+    let meaning = meaning.replace('<', "\\<").replace('|', "\\|");
     let _ = writeln!(page, "| `{key}` | `{value}` | {known}`{own}` | {meaning} |");
 }
 
