@@ -25,6 +25,10 @@ use crate::{
     ids::SecretName,
 };
 
+mod reference;
+
+pub use reference::reference;
+
 /// The default configuration, with a comment for every key.
 pub const DEFAULT: &str = include_str!("default.toml");
 

@@ -1,0 +1,18 @@
+# Nomad ACL policy of the agent: `nomad acl policy apply consign policies/nomad-agent.hcl`.
+# Put the namespace of [nomad] namespace in place of "default".
+
+namespace "default" {
+  capabilities = [
+    "list-jobs",
+    "read-job",
+    "parse-job",
+    "submit-job",
+    "dispatch-job",
+    "read-logs",
+    "read-fs",
+  ]
+}
+
+node {
+  policy = "read"
+}
