@@ -89,12 +89,16 @@ async fn secrets_are_put_listed_and_removed() {
     assert!(made.contains(&name) && !made.contains("very secret"), "{made}");
     let listed = done(&world, &["secret", "list"], b"");
     assert!(listed.contains(&name) && listed.contains("complete"), "{listed}");
-    let listed: Value = serde_json::from_str(&done(&world, &["secret", "list", "--json"], b"")).unwrap();
-    assert_eq!(listed, serde_json::json!([{"name": name, "complete": true}]));
+    // Other tests' groups stand in the same Vault: they are listed as incomplete secrets of this folder.
+    let own = || {
+        let listed: Value = serde_json::from_str(&done(&world, &["secret", "list", "--json"], b"")).unwrap();
+        let own = listed.as_array().unwrap().iter().find(|secret| secret["name"] == name.as_str());
+        own.map(|secret| secret["complete"].clone())
+    };
+    assert_eq!(own(), Some(Value::Bool(true)));
     done(&world, &["secret", "rm", &name], b"");
     assert!(done(&world, &["secret", "rm", &name], b"").contains("nothing to change"));
-    let listed: Value = serde_json::from_str(&done(&world, &["secret", "list", "--json"], b"")).unwrap();
-    assert_eq!(listed, serde_json::json!([]));
+    assert_eq!(own(), None);
 }
 
 #[tokio::test]
@@ -113,6 +117,7 @@ async fn what_is_missing_or_misspelt_is_named() {
     for words in [place.as_str(), "push_intervall", "did you mean `push_interval`?"] {
         assert!(shown.contains(words), "{words}: {shown}");
     }
+    assert!(shown.starts_with("error: unknown field"), "{shown}");
 }
 
 #[tokio::test]

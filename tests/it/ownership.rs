@@ -21,9 +21,7 @@ fn formulas(world: &World) -> [(&'static str, String); 2] {
 fn commit(world: &World, actions: &[(&str, &str)]) {
     let mut files: Vec<(String, String)> =
         formulas(world).into_iter().map(|(path, text)| (path.to_owned(), text)).collect();
-    files.extend(
-        actions.iter().map(|(id, formula)| (format!("actions/{id}.toml"), action(id, formula, ""))),
-    );
+    files.extend(actions.iter().map(|(id, formula)| (format!("actions/{id}.toml"), action(id, formula, ""))));
     let changes: Vec<(&str, Option<&str>)> =
         files.iter().map(|(path, text)| (path.as_str(), Some(text.as_str()))).collect();
     world.ops.commit("work", &changes);
@@ -77,7 +75,8 @@ async fn a_take_over_after_a_lost_store_doubles_none_and_answers_all() {
     wait_for("four runs, two of them over", LIMIT, async || {
         let log = first.log();
         let ended = ["ended-1", "ended-2"].iter().all(|id| {
-            log.lines().any(|line| line.contains(&format!("job=\"{id}\"")) && line.contains("event=\"ended\""))
+            log.lines()
+                .any(|line| line.contains(&format!("job=\"{id}\"")) && line.contains("event=\"ended\""))
         });
         let lines = world.ledger_lines();
         if lines.len() == 4 && ended { Ok(()) } else { Err(format!("{lines:?}\n{log}")) }

@@ -93,9 +93,12 @@ impl World {
     /// has its own log, without waiting for it.
     pub(crate) fn launch_another(&self, store: &str, arguments: &[&str]) -> Agent {
         let port = free_port();
-        let config = self.config_toml().replace(&self.agent_address()["http://".len()..], &format!("127.0.0.1:{port}"));
+        let config = self
+            .config_toml()
+            .replace(&self.agent_address()["http://".len()..], &format!("127.0.0.1:{port}"));
         let path = |name: &str| self.path(name).display().to_string();
-        let config = config.replace(&format!("path = \"{}\"", path("store")), &format!("path = \"{}\"", path(store)));
+        let config =
+            config.replace(&format!("path = \"{}\"", path("store")), &format!("path = \"{}\"", path(store)));
         let name = format!("another-{port}.toml");
         std::fs::write(self.path(&name), config).unwrap();
         self.launch_agent_as(&name, format!("http://127.0.0.1:{port}"), arguments)
