@@ -2,6 +2,9 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use secrecy::ExposeSecret as _;
+use serde_json::json;
+
 use crate::support::{World, action, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -29,6 +32,19 @@ fn commit(world: &World, actions: &[(&str, &str)]) {
 
 fn owner(world: &World) -> String {
     world.ops.bare(&["log", "-1", "--format=%H%n%B", "refs/consign/owner"])
+}
+
+/// Takes the agent's Vault token from it.
+async fn revoke_agent_token(world: &World) {
+    let token = std::fs::read_to_string(world.path("agent.token")).unwrap();
+    let answer = reqwest::Client::new()
+        .post(format!("{}/v1/auth/token/revoke", world.servers.vault_address))
+        .header("X-Vault-Token", world.servers.vault_token.expose_secret())
+        .json(&json!({"token": token.trim()}))
+        .send()
+        .await
+        .unwrap();
+    assert!(answer.status().is_success(), "{}", answer.status());
 }
 
 #[tokio::test]
@@ -69,7 +85,8 @@ async fn a_second_agent_refuses_to_start_and_the_first_goes_on() {
 async fn a_take_over_after_a_lost_store_doubles_none_and_answers_all() {
     let world = World::new("takeover").await;
     // Results stay in the store, so that those of ended runs are lost with it.
-    world.bootstrap_with(&world.config_toml().replace("\"100ms\"", "\"1h\""));
+    let config = world.config_toml().replace("\"100ms\"", "\"1h\"");
+    world.bootstrap_with(&config);
     let first = world.agent().await;
     commit(&world, &[("ended-1", "short"), ("ended-2", "short"), ("long-1", "long"), ("long-2", "long")]);
     wait_for("four runs, two of them over", LIMIT, async || {
@@ -82,18 +99,27 @@ async fn a_take_over_after_a_lost_store_doubles_none_and_answers_all() {
         if lines.len() == 4 && ended { Ok(()) } else { Err(format!("{lines:?}\n{log}")) }
     })
     .await;
-    // Killed as soon as Nomad has the last two: they are on their way to the launch gate.
+    // Without its token the agent opens no gate: the last two wait there when it is killed.
+    revoke_agent_token(&world).await;
     commit(&world, &[("gate-1", "long"), ("gate-2", "long")]);
-    wait_for("six children", LIMIT, async || {
-        let children = world.children().await;
-        if children.len() == 6 { Ok(()) } else { Err(format!("{children:?}")) }
+    wait_for("two at the gate", LIMIT, async || {
+        let log = first.log();
+        let at_gate = ["gate-1", "gate-2"].iter().all(|id| {
+            log.lines()
+                .any(|line| line.contains(&format!("job=\"{id}\"")) && line.contains("event=\"admitted\""))
+        });
+        if at_gate { Ok(()) } else { Err(log) }
     })
     .await;
+    assert_eq!(world.children().await.len(), 6);
+    assert_eq!(world.ledger_lines().len(), 4);
     first.kill();
     std::fs::remove_dir_all(world.path("store")).unwrap();
     let ids = ["ended-1", "ended-2", "gate-1", "gate-2", "long-1", "long-2"];
     assert!(world.ops.paths().iter().all(|path| !path.ends_with(".result.json")));
 
+    // Another token, in the same file.
+    world.bootstrap_with(&config);
     let mut refused = world.launch_another("fresh", &[]);
     assert_eq!(refused.ended().await.code(), Some(1), "{}", refused.log());
     assert!(refused.log().contains("--take-over"), "{}", refused.log());
