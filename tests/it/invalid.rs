@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{World, action, wait_for};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// One action of every invalid kind: id, content, and what its message must say.
 fn corpus() -> Vec<(String, Vec<u8>, String)> {

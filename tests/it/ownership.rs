@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::{World, action, wait_for};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 fn formulas(world: &World) -> [(&'static str, String); 2] {
     let (ledger, go) = (world.ledger().display().to_string(), world.path("go").display().to_string());
