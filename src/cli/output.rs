@@ -14,6 +14,8 @@ pub(super) fn text(text: &str) {
 
 /// Prints an error on standard error.
 pub(super) fn error(text: &str) {
+    // A rendered diagnostic begins with the word itself.
+    let text = text.strip_prefix("error: ").unwrap_or(text);
     let mark = if stderr().is_terminal() { "\u{1b}[1;31merror\u{1b}[0m" } else { "error" };
     drop(writeln!(stderr(), "{mark}: {text}"));
 }

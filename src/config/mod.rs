@@ -19,7 +19,7 @@ use toml::{
 
 use crate::{
     approval::{Requirement, Rule},
-    diagnostic::Diagnostic,
+    diagnostic::{Diagnostic, did_you_mean},
     dispatch::base_job::Driver,
     duration::Span,
     ids::SecretName,
@@ -243,10 +243,24 @@ fn invalid(name: &str, text: &str, errors: &[toml::de::Error]) -> Error {
         .iter()
         .map(|error| {
             let span = error.span().unwrap_or(0..0);
-            Diagnostic::new(error.message(), span).render(name, text, false)
+            let problem = Diagnostic::new(error.message(), span);
+            let problem = match nearest(error.message()) {
+                Some(help) => problem.with_help(help),
+                None => problem,
+            };
+            problem.render(name, text, false)
         })
         .collect();
     Error::Invalid { rendered: rendered.join("\n\n") }
+}
+
+/// A suggestion for a word that serde does not know. It gives the known ones in its message alone, as in
+/// "unknown field `pol`, expected one of `poll`, `repo`".
+fn nearest(message: &str) -> Option<String> {
+    let rest =
+        message.strip_prefix("unknown field `").or_else(|| message.strip_prefix("unknown variant `"))?;
+    let (word, known) = rest.split_once('`')?;
+    did_you_mean(word, known.split('`').skip(1).step_by(2))
 }
 
 /// The values that the environment sets: variable, section, key, value.
@@ -329,6 +343,17 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_misspelt_word_gets_the_nearest_known_one() {
+        for (text, help) in [
+            ("[results]\npush_intervall = \"1s\"\n", "did you mean `push_interval`?"),
+            ("[nomad]\ndriver = \"rawexec\"\n", "did you mean `raw_exec`?"),
+        ] {
+            let error = read("consign.toml", text, &Environment::new()).unwrap_err().to_string();
+            assert!(error.contains(help), "{error}");
+        }
+    }
 
     fn environment(pairs: &[(&str, &str)]) -> Environment {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()

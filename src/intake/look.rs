@@ -146,7 +146,7 @@ async fn read(
         let read = match (entry.content.kind, content) {
             (EntryKind::Regular | EntryKind::Executable, Blob::Bytes(bytes)) => Ok(bytes),
             (EntryKind::Regular | EntryKind::Executable, Blob::TooLarge { size, .. }) => {
-                Err(format!("it has {size} bytes, more than the {FILE_LIMIT} that an action file may have"))
+                Err(format!("the file has {size} bytes; an action may have {FILE_LIMIT}"))
             }
             (EntryKind::Regular | EntryKind::Executable, Blob::Missing) => {
                 Err("its content is missing from the repository".to_owned())

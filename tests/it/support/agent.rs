@@ -12,7 +12,7 @@ use std::{
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 
-use super::{World, wait_for};
+use super::{World, wait_for, world::free_port};
 
 /// How long the agent may take to be ready, or to end.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -31,8 +31,13 @@ pub(crate) struct Agent {
 impl World {
     /// The program with the test's configuration, and no tokens or settings of whoever runs the tests.
     pub(crate) fn consign(&self, arguments: &[&str]) -> Command {
+        self.consign_as("consign.toml", arguments)
+    }
+
+    /// The program with another configuration, a file in the test's folder.
+    fn consign_as(&self, config: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_consign"));
-        command.args(arguments).arg("--config").arg(self.path("consign.toml"));
+        command.args(arguments).arg("--config").arg(self.path(config));
         let foreign =
             |name: &str| ["CONSIGN_", "NOMAD_", "VAULT_"].iter().any(|prefix| name.starts_with(prefix));
         for (name, _) in std::env::vars().filter(|(name, _)| foreign(name)) {
@@ -82,17 +87,36 @@ impl World {
 
     /// Starts the agent without waiting for it.
     pub(crate) fn launch_agent(&self, arguments: &[&str]) -> Agent {
-        let log = self.path("agent.log");
+        self.launch_agent_as("consign.toml", self.agent_address(), arguments)
+    }
+
+    /// Starts an agent on the same ops repo with the store in the folder `store`, which listens elsewhere and
+    /// has its own log, without waiting for it.
+    pub(crate) fn launch_another(&self, store: &str, arguments: &[&str]) -> Agent {
+        let port = free_port();
+        let config = self
+            .config_toml()
+            .replace(&self.agent_address()["http://".len()..], &format!("127.0.0.1:{port}"));
+        let path = |name: &str| self.path(name).display().to_string();
+        let config =
+            config.replace(&format!("path = \"{}\"", path("store")), &format!("path = \"{}\"", path(store)));
+        let name = format!("another-{port}.toml");
+        std::fs::write(self.path(&name), config).unwrap();
+        self.launch_agent_as(&name, format!("http://127.0.0.1:{port}"), arguments)
+    }
+
+    fn launch_agent_as(&self, config: &str, address: String, arguments: &[&str]) -> Agent {
+        let log = self.path(config).with_extension("log");
         let file = File::options().create(true).append(true).open(&log).unwrap();
         let child = self
-            .consign(&[&["agent"], arguments].concat())
+            .consign_as(config, &[&["agent"], arguments].concat())
             .env("RUST_LOG", "warn,consign=debug,vaultrs=off,rustify=off,sqlx=off")
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
             .stderr(file)
             .spawn()
             .unwrap();
-        Agent { child, address: self.agent_address(), log }
+        Agent { child, address, log }
     }
 
     /// Starts the agent and waits until it takes work.

@@ -30,11 +30,9 @@ impl Git {
 
     /// Commits `files` (none as content deletes one) on top of what the repository has, and gives the revision.
     pub(crate) fn commit(&self, message: &str, files: &[(&str, Option<&str>)]) -> String {
-        loop {
-            self.clone(&["fetch", "--quiet", "origin", "main"]);
-            self.clone(&["reset", "--quiet", "--hard", "FETCH_HEAD"]);
+        self.commit_work(message, |folder| {
             for (path, content) in files {
-                let path = self.clone.join(path);
+                let path = folder.join(path);
                 match content {
                     Some(content) => {
                         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -43,6 +41,16 @@ impl Git {
                     None => fs::remove_file(path).unwrap(),
                 }
             }
+        })
+    }
+
+    /// Commits what `work` does to the work tree, for files that are no text or no regular files. It is done
+    /// again where the branch moved meanwhile.
+    pub(crate) fn commit_work(&self, message: &str, work: impl Fn(&Path)) -> String {
+        loop {
+            self.clone(&["fetch", "--quiet", "origin", "main"]);
+            self.clone(&["reset", "--quiet", "--hard", "FETCH_HEAD"]);
+            work(&self.clone);
             self.clone(&["add", "--all"]);
             self.clone(&["commit", "--quiet", "--allow-empty", "--message", message]);
             // A result that was pushed in between moved the branch: begin again on top of it.

@@ -156,6 +156,6 @@ push_interval = "100ms"
 }
 
 /// A port that nobody listens on. The kernel hands ports out in turn, so it stays free for a while.
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -1,15 +1,14 @@
 //! Vault, bootstrap, secrets and grants against a real Vault server.
 
 use std::{
-    net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use consign::{
     bootstrap::{self, Change},
+    dev::servers::{Vault as Process, VaultOptions},
     grant::{self, Grants, Upkeep},
     ids::SecretName,
     secret::{Done, Secrets},
@@ -20,46 +19,30 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-const ROOT: &str = "root-of-the-test";
+use crate::support::{Servers, World, servers};
 
-/// A `vault server -dev` of one test.
+/// A Vault server of one test: the names that the tests use are the default ones, once in each Vault.
 struct Server {
-    child: Child,
+    vault: Process,
     address: String,
     folder: tempfile::TempDir,
 }
 
 impl Server {
     async fn start() -> Self {
-        let program = std::env::var("CONSIGN_TEST_VAULT").unwrap_or_else(|_| "vault".to_owned());
-        let folder = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut child = Command::new(program)
-            .args(["server", "-dev", "-dev-no-store-token"])
-            .arg(format!("-dev-root-token-id={ROOT}"))
-            .arg(format!("-dev-listen-address=127.0.0.1:{port}"))
-            .env("HOME", folder.path())
-            .env_remove("AWS_CA_BUNDLE")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("`vault` on PATH or in CONSIGN_TEST_VAULT");
-        let address = format!("http://127.0.0.1:{port}");
-        let root = connect(&address, ROOT);
-        for _ in 0..1000 {
-            // The engine `secret` is mounted last.
-            if root.secrets_engine("secret").await.is_ok_and(|mount| mount.is_some()) {
-                return Self { child, address, folder };
-            }
-            assert!(child.try_wait().unwrap().is_none(), "vault ended");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("vault did not become ready");
+        let folder = tempfile::Builder::new().prefix("consign-vault-").tempdir().unwrap();
+        let options =
+            VaultOptions { folder: folder.path().join("server"), remove_folder: true, persistent: false };
+        let vault = Process::start(&options).await.unwrap();
+        Self { address: vault.address(), vault, folder }
+    }
+
+    fn root_token(&self) -> &str {
+        self.vault.root_token().expose_secret()
     }
 
     fn root(&self) -> Vault {
-        connect(&self.address, ROOT)
+        connect(&self.address, self.root_token())
     }
 
     fn token_file(&self) -> PathBuf {
@@ -104,13 +87,6 @@ impl Server {
 
     fn secrets(&self) -> Secrets {
         Secrets::new(self.root(), "secret", "runner")
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
     }
 }
 
@@ -548,7 +524,7 @@ fn forbidden(entity: &str, person: &Value, accessor: &str, userpass: &str) -> Ve
 }
 
 /// What the agent must not look up, and what it must not do to Vault itself.
-fn forbidden_elsewhere(person: &Value, userpass: &str) -> Vec<Row> {
+fn forbidden_elsewhere(person: &Value, userpass: &str, root_token: &str) -> Vec<Row> {
     let none = Value::Null;
     vec![
         ("look up by entity id", Post, "identity/lookup/entity", json!({ "id": person })),
@@ -581,16 +557,44 @@ fn forbidden_elsewhere(person: &Value, userpass: &str) -> Vec<Row> {
         ),
         ("make a token", Post, "auth/token/create", json!({})),
         ("make an orphan token", Post, "auth/token/create-orphan", json!({})),
-        ("revoke another's token", Post, "auth/token/revoke", json!({ "token": ROOT })),
+        ("revoke another's token", Post, "auth/token/revoke", json!({ "token": root_token })),
         ("list token accessors", List, "auth/token/accessors", none.clone()),
     ]
+}
+
+/// The agent's connection with the token that `consign bootstrap --token-out` writes, and its grants.
+async fn bootstrapped(server: &Server) -> (Vault, Grants) {
+    let own = Servers {
+        vault_address: server.address.clone(),
+        vault_pid: server.vault.pid().unwrap_or_default(),
+        vault_token: SecretString::from(server.root_token()),
+        ..servers()
+    };
+    let world = World::on(own, "agent-token").await;
+    let config = world
+        .config_toml()
+        .replace(&world.role(), "consign-runner")
+        .replace(&world.prefix(), "runner")
+        .replace(&world.gate(), "consign-go");
+    world.bootstrap_with(&config);
+    let path = world.path("agent.token");
+    assert_eq!(mode(&path), 0o600);
+    let agent = connect(&server.address, grant::read_token_file(&path).unwrap().expose_secret());
+    let accessor = grant::mount_accessor(&agent, "consign-go").await.unwrap();
+    let settings = grant::Settings {
+        kv: "secret".to_owned(),
+        prefix: "runner".to_owned(),
+        gate: "consign-go".to_owned(),
+        accessor,
+    };
+    (agent.clone(), Grants::spawn(agent, settings))
 }
 
 #[tokio::test]
 async fn the_agents_token_can_do_its_task_and_nothing_else() {
     let server = Server::start().await;
     let root = server.root();
-    let (agent, grants) = server.ready().await;
+    let (agent, grants) = bootstrapped(&server).await;
     server.secrets().put(&name("A"), b"x").await.unwrap();
     let entity = grants.issue("alloc-1", &names(&["A"])).await.unwrap();
     let person = json!({ "name": "person", "policies": [] });
@@ -602,7 +606,7 @@ async fn the_agents_token_can_do_its_task_and_nothing_else() {
     };
     let accessor = grant::mount_accessor(&agent, "consign-go").await.unwrap();
     let mut rows = forbidden(&entity, &person, &accessor, &userpass);
-    rows.extend(forbidden_elsewhere(&person, &userpass));
+    rows.extend(forbidden_elsewhere(&person, &userpass, server.root_token()));
     let mut allowed = Vec::new();
     for (what, method, path, body) in rows {
         let body = (!body.is_null()).then_some(&body);
@@ -647,7 +651,7 @@ async fn a_sealed_or_absent_vault_is_told_apart() {
     assert!(error.to_string().contains("GET identity/group/name/x"), "{error}");
 
     let address = server.address.clone();
-    drop(server);
+    server.vault.stop().await.unwrap();
     let error = connect(&address, "t").health().await.unwrap_err();
     assert_eq!(error.kind(), Some(Kind::Unavailable));
 }
