@@ -2,6 +2,7 @@
 
 mod hooks;
 mod layering;
+mod outages;
 mod outcomes;
 mod rewrites;
 mod secrets;
