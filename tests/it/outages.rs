@@ -192,6 +192,10 @@ async fn vault_sealed_for_a_minute_loses_and_doubles_nothing() {
     assert_eq!(results.collect::<Vec<_>>(), ["actions/dropped.result.json"]);
     own.vault.unseal().await.unwrap();
     each_once(&world, &["running", "asking", "bare"]).await;
+    let log = agent.log();
+    let place = |text: &str| log.find(text).unwrap_or_else(|| panic!("{text:?} is missing in {log}"));
+    let withdrawn = place("job=\"running\" event=\"grant withdrawn\"");
+    assert!(withdrawn < place("result committed job=\"running\""), "{log}");
     let log_status: Value = world.result("running", LIMIT).await["log_status"].clone();
     assert_eq!(log_status, "complete");
     agent.recovered().await;
