@@ -36,7 +36,8 @@ async fn push(agent: &Agent, signature: Option<(&'static str, String)>) -> u16 {
 fn signature(secret: &str) -> String {
     let mut hmac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
     hmac.update(BODY.as_bytes());
-    hmac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    let bytes = hmac.finalize().into_bytes();
+    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 #[tokio::test]

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use crate::support::{Agent, OwnServers, World, wait_for};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 /// How long something stays out of reach.
-const OUTAGE: Duration = Duration::from_secs(60);
+const OUTAGE: Duration = Duration::from_mins(1);
 
 /// A formula that writes the action's id to the ledger, and one that then waits until the test lets it end.
 fn commit_formulas(world: &World) {

@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use crate::support::{World, action, wait_for};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// A formula's text that writes the action's id to the ledger.
 fn note(world: &World) -> String {
