@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Error;
 use crate::{
+    config,
     controller::health::{Health, Subject},
     dispatch::launch::{self, BaseJobs},
     grant, nomad,
@@ -109,22 +110,35 @@ impl Checks<'_> {
     }
 
     /// Vault is unsealed, takes the token, and has been bootstrapped; gives the auth method's accessor.
-    pub(super) async fn vault(&self, vault: &Vault, gate: &str) -> Result<Option<String>, Error> {
+    pub(super) async fn vault(
+        &self,
+        vault: &Vault,
+        settings: &config::Vault,
+    ) -> Result<Option<String>, Error> {
+        let config::Vault { addr, gate, .. } = settings;
         self.until(Subject::Vault, async || {
             let facts = vault.lookup_self().await;
             if let Err(error) = facts {
                 let remedy = match error.kind() {
                     Some(crate::vault::Kind::Denied) => {
-                        "Vault does not take the agent's token: make one with `consign bootstrap --token-out F` and \
-                         name it in [vault] token_file."
+                        format!(
+                            "Vault at {addr} does not take the agent's token: make one with \
+                             `consign bootstrap --token-out F` and name it in [vault] token_file."
+                        )
                     }
-                    Some(crate::vault::Kind::Sealed) => "Unseal Vault (`vault operator unseal`).",
-                    _ => "Is Vault running, and is [vault] addr right?",
+                    Some(crate::vault::Kind::Sealed) => {
+                        format!("Unseal Vault at {addr} (`vault operator unseal`).")
+                    }
+                    _ => format!("Is Vault running, and is [vault] addr = {addr:?} right?"),
                 };
                 return Err(Failed::new(&error, remedy, error.is_temporary()));
             }
             grant::mount_accessor(vault, gate).await.map_err(|error| {
-                Failed::new(&error, "Set Vault up with `consign bootstrap`, as an operator.", error.is_temporary())
+                Failed::new(
+                    &error,
+                    "Set Vault up with `consign bootstrap`, as an operator.",
+                    error.is_temporary(),
+                )
             })
         })
         .await
@@ -134,13 +148,14 @@ impl Checks<'_> {
     pub(super) async fn nomad(
         &self,
         nomad: &nomad::Client,
+        addr: &str,
         base_jobs: &BaseJobs,
     ) -> Result<Option<()>, Error> {
         self.until(Subject::Nomad, async || {
             nomad.leader().await.map_err(|error| {
                 Failed::new(
                     &error,
-                    "Is Nomad running, and is [nomad] addr right?",
+                    format!("Is Nomad running, and is [nomad] addr = {addr:?} right?"),
                     error.kind() == nomad::Kind::Unavailable,
                 )
             })?;

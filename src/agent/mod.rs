@@ -214,11 +214,10 @@ pub fn token(
 
 fn hook_secret(config: &Config) -> Result<HookSecret, Error> {
     let Some(file) = given(&config.ops.hook_secret_file) else { return Ok(HookSecret::LoopbackOnly) };
-    let secret = grant::read_token_file(file).map_err(|error| Error::Setting {
+    HookSecret::read(file).map_err(|error| Error::Setting {
         key: "[ops] hook_secret_file",
         problem: format!("cannot read {}: {error}", file.display()),
-    })?;
-    Ok(HookSecret::Hmac(secret))
+    })
 }
 
 /// Runs the agent until `ending`, or until it must not go on.
@@ -294,8 +293,10 @@ impl Running<'_> {
         let patient = !self.store.live().await?.is_empty();
         let check = checks::Checks { health: &self.health, patient, stopping };
         let Some(repo) = check.ops_repo(&self.ops).await? else { return Ok(()) };
-        let Some(accessor) = check.vault(&self.vault, &config.vault.gate).await? else { return Ok(()) };
-        let Some(()) = check.nomad(&self.nomad, &self.base_jobs).await? else { return Ok(()) };
+        let Some(accessor) = check.vault(&self.vault, &config.vault).await? else { return Ok(()) };
+        let Some(()) = check.nomad(&self.nomad, &config.nomad.addr, &self.base_jobs).await? else {
+            return Ok(());
+        };
         let repo = Arc::new(repo);
         let claim = self.claim(&repo, options.take_over).await?;
         let settings = grant::Settings {

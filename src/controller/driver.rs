@@ -17,6 +17,7 @@ use super::{
     scan::{self, Scan},
     step::{self, Performed, Rooms},
     take_in::{self, Known, Taken},
+    troubles::{Held, Troubles},
 };
 use crate::{
     approval,
@@ -105,6 +106,7 @@ pub struct Driver {
     launching: HashSet<JobId>,
     due: BTreeSet<(Timestamp, JobId)>,
     meeting: HashSet<String>,
+    troubles: Troubles,
     recent: VecDeque<String>,
     recent_set: HashSet<String>,
     inbox: mpsc::Receiver<Message>,
@@ -125,6 +127,7 @@ impl Driver {
             launching: HashSet::new(),
             due: BTreeSet::new(),
             meeting: HashSet::new(),
+            troubles: Troubles::default(),
             recent: VecDeque::new(),
             recent_set: HashSet::new(),
             inbox,
@@ -249,6 +252,11 @@ impl Driver {
 
     fn met(&mut self, child: String, met: Result<Met, step::Error>) {
         self.meeting.remove(&child);
+        let held = Held::Child(child.clone());
+        match &met {
+            Ok(_) => self.unhold(&held),
+            Err(error) => self.hold(held, error),
+        }
         match met {
             Ok(Met::Old | Met::Stopped) => self.remember(child),
             Ok(Met::Adopted(job)) => {
@@ -257,7 +265,22 @@ impl Driver {
                 self.consider(job_id);
             }
             // The next scan meets it again.
-            Err(error) => self.rooms.trouble(&error),
+            Err(_) => {}
+        }
+    }
+
+    /// Takes down what a failed step holds up.
+    fn hold(&mut self, held: Held, error: &step::Error) {
+        self.rooms.trouble(error);
+        if let Some(over) = self.troubles.began(held, error.subject()) {
+            self.rooms.health.clear(over);
+        }
+    }
+
+    /// Something goes on, or is gone.
+    fn unhold(&mut self, held: &Held) {
+        if let Some(over) = self.troubles.passed(held) {
+            self.rooms.health.clear(over);
         }
     }
 
@@ -295,6 +318,15 @@ impl Driver {
         }
         for child in &scan.children {
             self.heard_child(child);
+        }
+        let gone: Vec<Held> = self
+            .troubles
+            .children()
+            .filter(|child| !children.contains(child) && !self.meeting.contains(*child))
+            .map(|child| Held::Child(child.to_owned()))
+            .collect();
+        for held in gone {
+            self.unhold(&held);
         }
         for job_id in missed {
             self.consider(job_id);
@@ -398,6 +430,11 @@ impl Driver {
     async fn performed(&mut self, job_id: JobId, result: Result<Performed, step::Error>) {
         let Some(slot) = self.slots.get_mut(&job_id) else { return };
         slot.busy = false;
+        match &result {
+            Ok(_) => self.unhold(&Held::Job(job_id)),
+            Err(error) => self.hold(Held::Job(job_id), error),
+        }
+        let Some(slot) = self.slots.get_mut(&job_id) else { return };
         match result {
             Ok(Performed { job, seen }) => {
                 slot.pause.reset();
@@ -409,7 +446,6 @@ impl Driver {
                 }
             }
             Err(error) => {
-                self.rooms.trouble(&error);
                 tracing::debug!(
                     job = slot.job.name(),
                     error = crate::telemetry::chain(&error),
@@ -432,6 +468,7 @@ impl Driver {
     /// Takes up what waited for the slot; lets an ended job go.
     async fn settle(&mut self, job_id: JobId) {
         let Some(slot) = self.slots.get_mut(&job_id) else { return };
+        let mut unsaved = None;
         for deferred in std::mem::take(&mut slot.deferred) {
             let changed = match deferred {
                 Deferred::Replace(job) if slot.job.stage <= Stage::Queued => {
@@ -447,10 +484,15 @@ impl Driver {
             if let Some(event) = changed
                 && let Err(error) = self.rooms.store.save(&slot.job, event, super::now()).await
             {
-                self.rooms.health.report(super::health::Subject::Store, crate::telemetry::chain(&error));
+                unsaved = Some(error);
             }
         }
-        if slot.job.stage == Stage::Ended {
+        let ended = slot.job.stage == Stage::Ended;
+        if let Some(error) = unsaved {
+            // The next step saves all of the record.
+            self.hold(Held::Job(job_id), &error.into());
+        }
+        if ended {
             self.release(job_id);
         } else {
             self.consider(job_id);
@@ -459,6 +501,7 @@ impl Driver {
 
     fn release(&mut self, job_id: JobId) {
         let Some(slot) = self.slots.remove(&job_id) else { return };
+        self.unhold(&Held::Job(job_id));
         self.queue.remove(&Self::place(&slot.job));
         self.running.remove(&job_id);
         self.launching.remove(&job_id);

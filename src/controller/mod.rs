@@ -14,13 +14,13 @@ pub mod adopt;
 pub mod driver;
 pub mod health;
 mod meet;
-
 pub mod plan;
 pub mod publish;
 pub mod recover;
 mod scan;
 pub mod step;
 mod take_in;
+mod troubles;
 pub mod watch;
 
 use jiff::Timestamp;

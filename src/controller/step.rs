@@ -221,7 +221,6 @@ impl Rooms {
 
     async fn intend(&self, job: &mut Job) -> Result<(), Error> {
         let unknown = self.grants.unknown_secrets(&job.work.secrets).await?;
-        self.health.clear(Subject::Vault);
         if let Some(name) = unknown.first() {
             let reason =
                 format!("no secret is called {name}: an operator makes it with `consign secret put {name}`");
@@ -324,10 +323,7 @@ impl Rooms {
             return Ok(());
         };
         match self.grants.issue(&allocation, &job.work.secrets).await {
-            Ok(_) => {
-                self.health.clear(Subject::Vault);
-                self.record(job, Event::Granted).await
-            }
+            Ok(_) => self.record(job, Event::Granted).await,
             Err(error @ (grant::Error::UnknownSecret(_) | grant::Error::Withdrawn(_))) => {
                 let reason = Cancellation { cause: Cause::SecretDenied, reason: error.to_string() };
                 if let Some(child) = job.attempt().and_then(|attempt| attempt.child.clone()) {
@@ -397,7 +393,6 @@ impl Rooms {
         for allocation in allocations {
             self.grants.withdraw(&allocation).await?;
         }
-        self.health.clear(Subject::Vault);
         // Whatever else was created for this attempt lost at the gate: it must not stay.
         let unended =
             |allocation: &nomad::Allocation| judge::progress(allocation) != judge::Progress::Terminal;

@@ -63,8 +63,10 @@ impl Task {
                     wait
                 }
                 Err(trouble) => {
-                    tracing::warn!(%trouble, "the Vault token cannot be kept alive");
-                    self.report.send_replace(Some(trouble));
+                    let before = self.report.send_replace(Some(trouble.clone()));
+                    if before.as_ref() != Some(&trouble) {
+                        tracing::warn!(%trouble, "the Vault token cannot be kept alive");
+                    }
                     SHORTEST
                 }
             };

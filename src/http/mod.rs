@@ -3,7 +3,9 @@
 //! The webhook decides nothing: it makes the agent look at the ops repo now instead of at the next poll.
 
 use std::{
+    io,
     net::SocketAddr,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -41,6 +43,21 @@ pub enum HookSecret {
     Hmac(SecretString),
     /// Whoever is on this machine.
     LoopbackOnly,
+}
+
+impl HookSecret {
+    /// Reads the secret of the forge's webhook from a file, without the line end that editors add. Any
+    /// other text may be a secret, but none at all is an error.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        let text = SecretString::from(std::fs::read_to_string(path)?);
+        let secret = text.expose_secret();
+        let secret = secret.strip_suffix('\n').unwrap_or(secret);
+        let secret = secret.strip_suffix('\r').unwrap_or(secret);
+        if secret.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is empty"));
+        }
+        Ok(Self::Hmac(secret.into()))
+    }
 }
 
 /// What the routes need.
@@ -166,6 +183,26 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(name, value.parse().unwrap());
         headers
+    }
+
+    #[test]
+    fn a_secret_is_any_text_but_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        for (text, secret) in [
+            ("two words\n", Some("two words")),
+            (" ünusual \r\n", Some(" ünusual ")),
+            ("one", Some("one")),
+            ("", None),
+            ("\n", None),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let read = match HookSecret::read(&path) {
+                Ok(HookSecret::Hmac(secret)) => Some(secret.expose_secret().to_owned()),
+                Ok(HookSecret::LoopbackOnly) | Err(_) => None,
+            };
+            assert_eq!(read.as_deref(), secret, "{text:?}");
+        }
     }
 
     #[test]

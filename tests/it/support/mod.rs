@@ -3,13 +3,15 @@
 mod agent;
 mod git;
 mod nomad_api;
+mod own;
 mod shared;
 mod wait;
 mod world;
 
-pub(crate) use agent::action;
+pub(crate) use agent::{Agent, action};
 pub(crate) use git::Git;
 pub(crate) use nomad_api::NomadApi;
+pub(crate) use own::OwnServers;
 pub(crate) use shared::{Servers, servers};
 pub(crate) use wait::wait_for;
 pub(crate) use world::World;

@@ -1,0 +1,51 @@
+//! A Nomad and a Vault that belong to one test, which may stop and seal them.
+
+use consign::dev::servers::{Nomad, NomadOptions, Role, Vault, VaultForNomad, VaultOptions};
+
+use super::{Servers, shared::AUTH_PATH};
+
+/// Servers that remember what they knew when they are started again.
+#[derive(Debug)]
+pub(crate) struct OwnServers {
+    pub(crate) nomad: Nomad,
+    pub(crate) vault: Vault,
+    pub(crate) servers: Servers,
+}
+
+impl OwnServers {
+    pub(crate) async fn start() -> Self {
+        let folder = |name: &str| tempfile::Builder::new().prefix(name).tempdir().unwrap().keep();
+        let vault = Vault::start(&VaultOptions {
+            folder: folder("consign-vault-"),
+            remove_folder: true,
+            persistent: true,
+        })
+        .await
+        .unwrap();
+        let nomad_folder = folder("consign-nomad-");
+        let nomad = Nomad::start(&NomadOptions {
+            folder: nomad_folder.clone(),
+            remove_folder: true,
+            role: Role::Single,
+            vault: Some(VaultForNomad {
+                address: vault.address(),
+                auth_path: AUTH_PATH.to_owned(),
+                role: None,
+                audience: "vault.io".to_owned(),
+            }),
+            vault_retry_attempts: Some(0),
+            ..NomadOptions::default()
+        })
+        .await
+        .unwrap();
+        let servers = Servers {
+            nomad_address: nomad.address(),
+            nomad_pid: nomad.pid().unwrap_or_default(),
+            nomad_folder,
+            vault_address: vault.address(),
+            vault_pid: vault.pid().unwrap_or_default(),
+            vault_token: vault.root_token().clone(),
+        };
+        Self { nomad, vault, servers }
+    }
+}
