@@ -1,5 +1,7 @@
 //! Whatever crashes, and whatever Nomad creates besides, a formula starts once for each attempt.
 
+mod nodes;
+
 use std::{
     collections::BTreeSet,
     process::Command,
@@ -63,19 +65,15 @@ async fn allocations(world: &World, child: &str) -> Vec<Value> {
     world.nomad.get(&path).await.unwrap().as_array().cloned().unwrap_or_default()
 }
 
-/// Dispatches a child as Nomad would for a request of consign's that it forgot: with the prefix and the meta
-/// of `child`, and a formula that tells of itself.
-async fn dispatch_again(world: &World, child: &str) -> String {
+/// The meta that a child was dispatched with: its own without the parent's.
+async fn dispatched_meta(world: &World, child: &str) -> Value {
     let mut meta = job(world, child).await.unwrap()["Meta"].clone();
-    // The parent's own meta is no part of a dispatch.
     meta.as_object_mut().unwrap().retain(|key, _| ["secrets", "args", "consign"].contains(&key.as_str()));
-    let prefix = child.split('-').nth(1).unwrap();
-    dispatch(world, prefix, &meta).await
+    meta
 }
 
-/// Dispatches the runner, without an idempotency token, with a formula that would stand in the ledger.
-async fn dispatch(world: &World, prefix: &str, meta: &Value) -> String {
-    let script = format!("echo duplicate 0 $NOMAD_ALLOC_ID >> {}\n", world.ledger().display());
+/// Dispatches the runner under an id prefix, without an idempotency token, and gives the child.
+async fn dispatch(world: &World, prefix: &str, meta: &Value, script: &str) -> String {
     let body = json!({"Meta": meta, "Payload": BASE64_STANDARD.encode(script), "IdPrefixTemplate": prefix});
     let answer = world.nomad.request(Method::PUT, "/v1/job/runner/dispatch", Some(body)).await.unwrap();
     answer["DispatchedJobID"].as_str().unwrap().to_owned()
@@ -214,7 +212,9 @@ async fn a_second_child_of_a_live_attempt_never_starts() {
     world.commit_action("once", "wait", "");
     let first = started(&world).await;
     let children = world.children().await;
-    let duplicate = dispatch_again(&world, &children[0]).await;
+    let meta = dispatched_meta(&world, &children[0]).await;
+    let prefix = children[0].split('-').nth(1).unwrap();
+    let duplicate = dispatch(&world, prefix, &meta, &waiting_formula(&world)).await;
     ended_at_the_gate(&world, &duplicate).await;
     go_on(&world);
     let result = world.result("once", LIMIT).await;
@@ -231,7 +231,7 @@ async fn a_child_with_a_foreign_ulid_is_stopped_and_never_starts() {
     world.bootstrap("");
     let _agent = world.agent().await;
     let prefix = ulid::Ulid::generate().to_string();
-    let child = dispatch(&world, &prefix, &json!({})).await;
+    let child = dispatch(&world, &prefix, &json!({}), &waiting_formula(&world)).await;
     ended_at_the_gate(&world, &child).await;
     assert_eq!(world.ledger_lines(), Vec::<String>::new());
     assert!(!world.ops.paths().iter().any(|path| path.contains(".result.")), "{:?}", world.ops.paths());
