@@ -2,11 +2,7 @@
 
 mod nodes;
 
-use std::{
-    collections::BTreeSet,
-    process::Command,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeSet, io::Write as _, process::Command, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use reqwest::Method;
@@ -14,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::{World, action, wait_for};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 const KILLS: u64 = 20;
 const ACTIONS: u64 = 50;
 const COMMITS: u64 = 5;
@@ -100,9 +96,10 @@ struct Random(u64);
 impl Random {
     /// Seeded from the clock, or from `CONSIGN_TEST_SEED`.
     fn new() -> Self {
-        let clock = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let clock = || jiff::Timestamp::now().as_second().unsigned_abs();
         let seed = std::env::var("CONSIGN_TEST_SEED").map_or_else(|_| clock(), |text| text.parse().unwrap());
-        println!("CONSIGN_TEST_SEED={seed}");
+        let mut output = std::io::stderr().lock();
+        writeln!(output, "CONSIGN_TEST_SEED={seed}").unwrap();
         Self(seed)
     }
 
@@ -146,11 +143,15 @@ async fn an_agent_killed_twenty_times_starts_every_action_once_and_answers_each(
     world.ops.commit("a formula", &[("formulas/note.sh", Some(&formula))]);
     let mut random = Random::new();
     for kill in 0..KILLS {
-        // New work comes in at every third life.
-        if kill % 3 == 0 && kill / 3 < COMMITS {
-            commit_share(&world, &mut random, kill / 3, &secret);
+        let lives = KILLS / COMMITS;
+        if kill % lives == 0 {
+            commit_share(&world, &mut random, kill / lives, &secret);
         }
         let agent = world.launch_agent(&[]);
+        // Every other one may die while it starts; the rest have begun to work.
+        if kill % 2 == 1 {
+            agent.ready().await;
+        }
         tokio::time::sleep(Duration::from_millis(random.between(100, 1500))).await;
         agent.kill();
     }
@@ -216,6 +217,7 @@ async fn a_second_child_of_a_live_attempt_never_starts() {
     let prefix = children[0].split('-').nth(1).unwrap();
     let duplicate = dispatch(&world, prefix, &meta, &waiting_formula(&world)).await;
     ended_at_the_gate(&world, &duplicate).await;
+    assert_eq!(world.group_members(&world.gate()).await.len(), 1, "the first one's");
     go_on(&world);
     let result = world.result("once", LIMIT).await;
     ends(&result, "succeeded", "success");

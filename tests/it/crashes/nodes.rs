@@ -146,7 +146,7 @@ async fn a_child_that_nomad_forgot_and_got_again_starts_once() {
     let meta = dispatched_meta(world, &first).await;
     let prefix = first.split('-').nth(1).unwrap();
     purge(world, &first).await;
-    let second = new_child(world, &[first.clone()]).await;
+    let second = new_child(world, std::slice::from_ref(&first)).await;
     assert_eq!(second.split('-').nth(1), Some(prefix), "it is the same attempt");
 
     agent.kill();
