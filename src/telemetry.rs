@@ -42,12 +42,12 @@ pub fn chain(error: &dyn Error) -> String {
 mod tests {
     use super::*;
 
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot reach Vault")]
+    struct Outer(#[source] std::io::Error);
+
     #[test]
     fn causes_are_told_once_each() {
-        let inner = std::io::Error::other("no route");
-        #[derive(Debug, thiserror::Error)]
-        #[error("cannot reach Vault")]
-        struct Outer(#[source] std::io::Error);
-        assert_eq!(chain(&Outer(inner)), "cannot reach Vault: no route");
+        assert_eq!(chain(&Outer(std::io::Error::other("no route"))), "cannot reach Vault: no route");
     }
 }

@@ -27,7 +27,7 @@ pub(super) async fn run(arguments: Arguments, surroundings: &Surroundings) -> Ou
     let mut interrupt = signal(SignalKind::interrupt())?;
     let work = async {
         if arguments.dev {
-            dev::run(arguments.once, ending.clone(), |text| output::line(text)).await.map_err(Failure::from)
+            dev::run(arguments.once, ending.clone(), output::line).await.map_err(Failure::from)
         } else {
             let options = agent::Options {
                 config: surroundings.config()?,

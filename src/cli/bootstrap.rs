@@ -37,18 +37,18 @@ pub(super) async fn run(arguments: &Arguments, surroundings: &Surroundings) -> O
     let base_jobs = agent::base_jobs(&config)?;
     let states =
         if arguments.dry_run { base_jobs.survey(&nomad).await? } else { base_jobs.ensure(&nomad).await? };
-    let mut changed = changes.len();
+    let mut count = changes.len();
     for (name, state) in states {
         let what = match state {
             Registered::Unchanged => continue,
             Registered::New => "register",
             Registered::Changed => "register anew",
         };
-        changed += 1;
+        count += 1;
         let mark = if arguments.dry_run { "would" } else { "done:" };
         output::line(&format!("{mark} {what} the base job {name} in Nomad namespace {}", nomad.namespace()));
     }
-    if changed == 0 {
+    if count == 0 {
         output::line("everything is set up: nothing to change");
     }
     output::line("");

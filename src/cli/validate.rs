@@ -1,6 +1,9 @@
 //! `consign validate`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use serde_json::json;
 
@@ -65,7 +68,7 @@ pub(super) fn run(arguments: &Arguments, surroundings: &Surroundings) -> Outcome
     Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn configuration(path: &PathBuf, surroundings: &Surroundings) -> Result<Report, super::Failure> {
+fn configuration(path: &Path, surroundings: &Surroundings) -> Result<Report, super::Failure> {
     let file = path.display().to_string();
     let checked = config::load(Some(path), &surroundings.environment);
     let problem = match &checked {
@@ -88,7 +91,7 @@ fn configuration(path: &PathBuf, surroundings: &Surroundings) -> Result<Report, 
     })
 }
 
-fn base_job(path: &PathBuf) -> Result<Report, super::Failure> {
+fn base_job(path: &Path) -> Result<Report, super::Failure> {
     let file = path.display().to_string();
     let text = std::fs::read_to_string(path)
         .map_err(|error| super::Failure(format!("cannot read {}: {error}", path.display())))?;

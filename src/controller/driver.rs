@@ -496,8 +496,8 @@ impl Driver {
         for finding in &findings.files {
             match finding {
                 Finding::Deleted { path } => {
-                    let moved = moves.iter().any(|(from, ..)| from == path);
-                    if moved || findings.rewritten {
+                    let elsewhere = moves.iter().any(|(from, ..)| from == path);
+                    if elsewhere || findings.rewritten {
                         continue;
                     }
                     for job in self.rooms.store.jobs_at(path).await? {

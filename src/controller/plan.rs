@@ -286,7 +286,7 @@ mod tests {
     }
 
     fn context(second: i64) -> Context {
-        Context { now: at(second), placement: Duration::from_secs(900) }
+        Context { now: at(second), placement: Duration::from_mins(15) }
     }
 
     /// A job after the first `count` events of the plain path, all at second 0.

@@ -72,12 +72,11 @@ impl Publisher {
 
     /// Waits for the next try, or for results and then for their companions.
     async fn next(&self, wait: Option<Duration>) {
-        match wait {
-            Some(wait) => tokio::time::sleep(wait).await,
-            None => {
-                self.ready.notified().await;
-                tokio::time::sleep(self.interval).await;
-            }
+        if let Some(wait) = wait {
+            tokio::time::sleep(wait).await;
+        } else {
+            self.ready.notified().await;
+            tokio::time::sleep(self.interval).await;
         }
     }
 

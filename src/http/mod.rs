@@ -15,7 +15,7 @@ use axum::{
     body::Bytes,
     extract::{ConnectInfo, DefaultBodyLimit},
     http::{HeaderMap, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use hmac::{Hmac, KeyInit as _, Mac as _};

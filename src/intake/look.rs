@@ -36,11 +36,11 @@ pub async fn look(
             let rewritten = !repo.is_ancestor(before, tip).await?;
             match repo.changes(before, tip).await {
                 Ok(changes) => {
-                    let changed: Vec<Changed> = changes
+                    let differing: Vec<Changed> = changes
                         .into_iter()
                         .map(|change| Changed { path: change.path, after: change.after })
                         .collect();
-                    let files = read(repo, tip, changed).await?;
+                    let files = read(repo, tip, differing).await?;
                     Ok(Findings { revision: tip.clone(), rewritten, files, past: Vec::new() })
                 }
                 Err(ops_repo::Error::UnknownRevision { .. }) => {

@@ -76,13 +76,13 @@ impl Verdict {
             Checked::Invalid(invalid) => {
                 Self::Unsound { id: invalid.action_id, cause: invalid.cause, message: invalid.message }
             }
-            Checked::Valid(valid) => match unavailable(&valid.action, &valid.formula) {
-                Some((cause, message)) => Self::Unsound { id: Some(valid.action.id), cause, message },
-                None => {
-                    let work = work(&valid);
-                    Self::Sound { action: Box::new(valid.action), work: Box::new(work) }
+            Checked::Valid(valid) => {
+                if let Some((cause, message)) = unavailable(&valid.action, &valid.formula) {
+                    return Self::Unsound { id: Some(valid.action.id), cause, message };
                 }
-            },
+                let work = work(&valid);
+                Self::Sound { action: Box::new(valid.action), work: Box::new(work) }
+            }
         }
     }
 

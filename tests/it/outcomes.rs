@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{World, action, wait_for};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 fn ends(result: &Value, outcome: &str, cause: &str, exit_code: i64) {
     let found = (&result["outcome"], &result["cause"], &result["exit_code"]);

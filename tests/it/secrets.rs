@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::support::{World, action, wait_for};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// Several lines, quotes, backslashes, a dollar, a template's braces, unicode, a newline at the end.
 const AWKWARD: &str = "first 'line'\n\"second\" \\n \\\\ $HOME ${X:-1} {{ . }}\n\tdrei: äöü 🔑\n\n";

@@ -17,6 +17,9 @@ use super::{World, wait_for};
 /// How long the agent may take to be ready, or to end.
 const PATIENCE: Duration = Duration::from_secs(40);
 
+/// Held while Vault is set up: two operators at one auth method get in each other's way.
+static OPERATOR: Mutex<()> = Mutex::new(());
+
 /// A running agent; killed when the test is over.
 #[derive(Debug)]
 pub(crate) struct Agent {
@@ -61,8 +64,6 @@ impl World {
     pub(crate) fn bootstrap_with(&self, config: &str) {
         std::fs::write(self.path("consign.toml"), config).unwrap();
         let token = self.path("agent.token");
-        // Two operators who set up one auth method at a time get in each other's way.
-        static OPERATOR: Mutex<()> = Mutex::new(());
         let _turn = OPERATOR.lock().unwrap_or_else(PoisonError::into_inner);
         let output = self.operate(&["bootstrap", "--token-out", token.to_str().unwrap()], b"");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
