@@ -1,6 +1,9 @@
 //! What to do next about one job: a pure function of its record, what was seen in Nomad, and the time.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -44,6 +47,11 @@ pub enum Step {
         /// When.
         at: Timestamp,
     },
+    /// Tell Nomad to stop a child of the job that lost at the gate: another one's allocation is admitted.
+    Shed {
+        /// The child.
+        child: String,
+    },
     /// Tell Nomad to stop the child.
     Stop(Cancellation),
     /// Take log and report of an allocation that has ended, and judge it.
@@ -85,6 +93,8 @@ pub struct Seen {
     pub gone: bool,
     /// Nomad's reasons why nothing was placed, at the last look.
     pub placement: String,
+    /// The children that lost at the gate and were stopped already.
+    pub shed: BTreeSet<String>,
 }
 
 impl Seen {
@@ -167,6 +177,9 @@ fn launched(job: &Job, attempt: &Attempt, seen: &Seen, context: Context) -> Next
             _ => {}
         }
     }
+    if let Some(child) = loser(attempt, seen) {
+        return Next::Do(Step::Shed { child: child.to_owned() });
+    }
     // A task that runs is heard of through the event stream and the scan; whatever has no allocation
     // to be heard of, or was stopped, is looked at.
     if chosen.is_some() && attempt.stopped.is_none() {
@@ -188,6 +201,16 @@ fn chosen<'seen>(attempt: &Attempt, seen: &'seen Seen) -> Option<&'seen Allocati
         .filter(|allocation| judge::progress(allocation) != Progress::Terminal)
         .min_by_key(|allocation| allocation.create_index)
         .or_else(|| own().max_by_key(|allocation| allocation.create_index))
+}
+
+/// A child whose allocation waits at the gate in vain, because one of another child is admitted. A second
+/// allocation of the admitted one's own child waits too, but stopping it would stop both.
+fn loser<'seen>(attempt: &Attempt, seen: &'seen Seen) -> Option<&'seen str> {
+    let admitted = seen.allocations.get(attempt.allocation.as_ref()?)?;
+    let waiting =
+        seen.allocations.values().filter(|allocation| judge::progress(allocation) == Progress::Waiting);
+    let mut children = waiting.map(|allocation| allocation.job_id.as_str());
+    children.find(|child| *child != admitted.job_id && !seen.shed.contains(*child))
 }
 
 fn gone(job: &Job, attempt: &Attempt) -> Step {
@@ -330,6 +353,22 @@ mod tests {
         running.task_states.insert("runner".to_owned(), state);
         let only_second_runs = seen(vec![allocation("one", "pending", 5), running]);
         assert_eq!(next(&job(4), &only_second_runs, context(0)), Next::Wait(None));
+    }
+
+    #[test]
+    fn another_child_is_stopped_once_when_an_allocation_is_admitted() {
+        let mut running = allocation("one", "running", 5);
+        let state = TaskState { started_at: Some(at(0)), ..TaskState::default() };
+        running.task_states.insert("runner".to_owned(), state);
+        let duplicate =
+            Allocation { job_id: "runner/dispatch-y".to_owned(), ..allocation("two", "pending", 9) };
+        let mut both = seen(vec![running, duplicate]);
+        let shed = Step::Shed { child: "runner/dispatch-y".to_owned() };
+        assert_eq!(next(&job(5), &both, context(0)), Next::Do(shed));
+        both.shed.insert("runner/dispatch-y".to_owned());
+        assert_eq!(next(&job(5), &both, context(0)), Next::Wait(Some(at(3630))));
+        let unadmitted = next(&job(2), &both, context(0));
+        assert!(matches!(unadmitted, Next::Do(Step::Admit { allocation, .. }) if allocation == "one"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use tokio::sync::{Semaphore, broadcast};
 
 use super::{
     health::{Health, Subject},
+    meet,
     plan::{Seen, Step},
 };
 use crate::{
@@ -198,6 +199,11 @@ impl Rooms {
             Step::Admit { allocation, node } => self.admit(&mut job, allocation, node).await?,
             Step::Grant => self.grant(&mut job).await?,
             Step::Begin { at } => self.record(&mut job, Event::Started { at }).await?,
+            Step::Shed { child } => {
+                meet::stop(self, &child).await?;
+                self.tell(&job.name(), "duplicate stopped", child.as_str());
+                seen.shed.insert(child);
+            }
             Step::Stop(reason) => {
                 for child in children(&job, &seen) {
                     self.nomad.deregister(&child).await?;

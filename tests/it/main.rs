@@ -2,6 +2,7 @@
 
 mod adoption;
 mod commands;
+mod crashes;
 mod doctor;
 mod documents;
 mod hooks;
