@@ -14,7 +14,8 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: &Arguments, surroundings: &Surroundings) -> Outcome {
     let config = surroundings.config()?;
-    let tokens = doctor::Tokens { nomad: surroundings.token("NOMAD_TOKEN"), vault: surroundings.token("VAULT_TOKEN") };
+    let tokens =
+        doctor::Tokens { nomad: surroundings.token("NOMAD_TOKEN"), vault: surroundings.token("VAULT_TOKEN") };
     let findings = doctor::examine(&config, &tokens).await;
     if arguments.json {
         output::line(&serde_json::to_string_pretty(&findings)?);

@@ -4,7 +4,7 @@
 
 mod agent;
 mod bootstrap;
-//mod doctor;
+mod doctor;
 mod init;
 mod output;
 mod secret;
@@ -46,7 +46,8 @@ enum Command {
     /// Make, list and remove secrets, as an operator.
     #[command(subcommand)]
     Secret(secret::Command),
-    //D
+    /// Check servers, rights, files and clocks; each finding comes with its remedy.
+    Doctor(doctor::Arguments),
     /// Print the JSON Schema of a file.
     Schema {
         /// Which file.
@@ -135,7 +136,7 @@ async fn perform(command: Command, surroundings: &Surroundings) -> Outcome {
         Command::Validate(arguments) => validate::run(&arguments, surroundings),
         Command::Bootstrap(arguments) => bootstrap::run(&arguments, surroundings).await,
         Command::Secret(command) => secret::run(command, surroundings).await,
-        //D2
+        Command::Doctor(arguments) => doctor::run(&arguments, surroundings).await,
         Command::Schema { kind } => {
             let schema = match kind {
                 SchemaKind::Action => schema::schema(schema::Kind::Action),

@@ -9,6 +9,9 @@ use crate::{
     outcome::Cause,
 };
 
+/// What a shell makes of SIGTERM and SIGKILL.
+const STOPPED_EXIT_CODES: [i64; 2] = [143, 137];
+
 /// How far an allocation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
@@ -87,7 +90,10 @@ pub fn judge(evidence: &Evidence<'_>) -> Ending {
     Ending {
         cause,
         message,
-        exit_code: started_at.and(task).and_then(own_exit_code),
+        exit_code: started_at.and(task).and_then(own_exit_code).filter(|code| {
+            // The code that the agent's own stop made is not the task's.
+            evidence.stopped.is_none() || !STOPPED_EXIT_CODES.contains(code)
+        }),
         started_at,
         finished_at: task.and_then(TaskState::finished).unwrap_or(evidence.now),
         at_gate,

@@ -7,9 +7,9 @@ use std::{
 };
 
 /// Levels from low to high. A room may use every room of a lower level, and those on its own level that
-/// [`NEIGHBOURS`] names. `track::judge` and other parts of a room may stand on a level of their own.
+/// [`NEIGHBOURS`] names. A part of a room may stand on a level of its own.
 const LEVELS: &[(&str, &[&str])] = &[
-    ("words", &["diagnostic", "duration", "ids", "redacted", "retry"]),
+    ("words", &["diagnostic", "duration", "ids", "redacted", "retry", "table", "telemetry"]),
     (
         "pure rooms",
         &[
@@ -21,15 +21,13 @@ const LEVELS: &[(&str, &[&str])] = &[
             "outcome",
             "queue",
             "sample",
-            "schema",
-            "track::judge",
             "validation",
         ],
     ),
     ("drivers", &["nomad", "ops_repo", "store", "vault"]),
-    ("effects", &["dispatch::execute", "grant", "track"]),
+    ("effects", &["dispatch::launch", "grant", "intake", "track"]),
     ("controller", &["controller"]),
-    ("edges", &["agent", "bootstrap", "cli", "config", "dev", "doctor", "http", "secret"]),
+    ("edges", &["agent", "bootstrap", "cli", "config", "dev", "doctor", "http", "schema", "secret"]),
 ];
 
 /// Uses between rooms of one level: (room, what it uses).
@@ -37,14 +35,12 @@ const NEIGHBOURS: &[(&str, &[&str])] = &[
     ("words", &["*"]),
     ("action", &["outcome"]),
     ("formula", &["action"]),
-    ("validation", &["action", "formula"]),
-    ("schema", &["action", "formula", "outcome", "validation"]),
-    ("sample", &["action", "formula"]),
+    ("validation", &["action", "formula", "outcome"]),
+    ("sample", &["action", "formula", "validation"]),
     ("approval", &["action", "formula"]),
     ("queue", &["action", "lifecycle", "outcome"]),
-    ("lifecycle", &["outcome"]),
+    ("lifecycle", &["formula", "outcome"]),
     ("dispatch", &["action", "formula", "lifecycle", "outcome"]),
-    ("track::judge", &["lifecycle", "outcome"]),
     ("edges", &["*"]),
 ];
 

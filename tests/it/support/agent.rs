@@ -183,10 +183,6 @@ impl Agent {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Ends it as a crash does.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
