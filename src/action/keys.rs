@@ -79,7 +79,7 @@ pub struct ActionKeys {
     /// The http or https URLs that are told of each change of phase.
     #[schemars(extend("uniqueItems" = true))]
     pub notify: Option<Vec<String>>,
-    /// Whether the values of its secrets are masked in the log.
+    /// Whether the values of its secrets are to be masked in the log. This version does not mask yet.
     #[schemars(extend("default" = true))]
     pub mask: Option<bool>,
 }

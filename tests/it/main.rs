@@ -3,6 +3,7 @@
 mod adoption;
 mod commands;
 mod crashes;
+mod development;
 mod doctor;
 mod documents;
 mod hooks;
