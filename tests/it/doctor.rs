@@ -18,19 +18,7 @@ async fn bootstrapped(name: &str) -> (World, Config) {
     let world = World::new(name).await;
     let config = config(&world);
     let vault = agent::vault_client(&config, world.servers.vault_token.clone()).unwrap();
-    let settings = bootstrap::Settings {
-        kv: config.vault.kv.clone(),
-        prefix: config.vault.prefix.clone(),
-        bots: config.vault.bots.clone(),
-        gate: config.vault.gate.clone(),
-        auth_path: config.vault.auth_path.clone(),
-        role: config.vault.role.clone(),
-        audience: config.vault.audience.clone(),
-        jwks_url: config.jwks_url(),
-        jwks_ca: None,
-        nomad_namespace: config.nomad.namespace.clone(),
-        token_out: Some(config.vault.token_file.clone()),
-    };
+    let settings = bootstrap::Settings::of(&config, Some(config.vault.token_file.clone())).unwrap();
     // Worlds share the auth method: another test may make it between this one's plan and its change.
     wait_for("the bootstrap", Duration::from_secs(20), async || {
         let changes = bootstrap::plan(&vault, &settings).await.map_err(|error| error.to_string())?;
