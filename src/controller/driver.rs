@@ -88,6 +88,7 @@ struct Slot {
 #[derive(Debug)]
 enum Deferred {
     Replace(Box<Job>),
+    Relocate(String),
     Event(Event),
 }
 
@@ -476,6 +477,10 @@ impl Driver {
                     Some("changed")
                 }
                 Deferred::Replace(_) => None,
+                Deferred::Relocate(path) => {
+                    slot.job.relocate(&path);
+                    Some("moved")
+                }
                 Deferred::Event(event) => {
                     let name = event.name();
                     slot.job.apply(event, super::now()).is_ok().then_some(name)
@@ -613,6 +618,10 @@ impl Driver {
         for mut job in self.rooms.store.jobs_at(from).await? {
             if let Some(slot) = self.slots.get_mut(&job.job_id) {
                 slot.job.relocate(to);
+                if slot.busy {
+                    // The step hands back the record that it began with.
+                    slot.deferred.push(Deferred::Relocate(to.to_owned()));
+                }
                 job = slot.job.clone();
             } else {
                 job.relocate(to);
