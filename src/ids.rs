@@ -167,7 +167,8 @@ macro_rules! ulid_id {
 /// 128 random bits from the operating system; `Ulid` keeps the lowest 80 of them.
 fn random_bits() -> u128 {
     let mut bits = [0_u8; 16];
-    rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty()).unwrap_or_default();
+    // It fails only where a signal came first.
+    while rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty()) != Ok(bits.len()) {}
     u128::from_le_bytes(bits)
 }
 

@@ -26,7 +26,7 @@ use crate::{
         health::Health,
         publish::Publisher,
         recover::{Ground, recover},
-        step::{Parts, Progress, Rooms},
+        step::{Permits, Progress, Rooms},
         watch::{self, Watch},
     },
     dispatch::{
@@ -289,8 +289,9 @@ impl Running<'_> {
         tasks: &TaskTracker,
     ) -> Result<(), Error> {
         let config = self.config;
-        // With live work on record the agent stays and waits, as in any later outage.
-        let patient = !self.store.live().await?.is_empty();
+        // With live work or unpushed results on record the agent stays and waits, as in any later outage.
+        let live = !self.store.live().await?.is_empty();
+        let patient = live || !self.store.pending_results(1).await?.is_empty();
         let check = checks::Checks { health: &self.health, patient, stopping };
         let Some(repo) = check.ops_repo(&self.ops).await? else { return Ok(()) };
         let Some(accessor) = check.vault(&self.vault, &config.vault).await? else { return Ok(()) };
@@ -307,7 +308,7 @@ impl Running<'_> {
         };
         let token_file = options.vault_token.is_none().then(|| given(&config.vault.token_file)).flatten();
         let upkeep = Upkeep::spawn(self.vault.clone(), token_file.map(Path::to_path_buf), stopping.clone());
-        let mut rooms = Rooms::new(Parts {
+        let rooms = Arc::new(Rooms {
             store: self.store.clone(),
             nomad: Arc::clone(&self.nomad),
             grants: Grants::spawn(self.vault.clone(), settings),
@@ -316,11 +317,10 @@ impl Running<'_> {
             actions: config.ops.actions.clone(),
             log_tail: usize::try_from(config.results.log_tail.as_u64()).unwrap_or(usize::MAX),
             upkeep,
+            progress: options.progress.clone().unwrap_or_else(|| broadcast::Sender::new(1)),
+            results_ready: Arc::new(Notify::new()),
+            permits: Permits::default(),
         });
-        if let Some(progress) = &options.progress {
-            rooms.progress = progress.clone();
-        }
-        let rooms = Arc::new(rooms);
         self.recover(&rooms, &repo, config).await?;
         let driver = Driver::load(Arc::clone(&rooms), rules(config)).await?;
         tracing::info!(store = self.store.id(), live = driver.live(), listen = %config.server.listen, "agent started");

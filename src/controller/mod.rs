@@ -19,8 +19,6 @@ pub mod publish;
 pub mod recover;
 mod scan;
 pub mod step;
-mod take_in;
-mod troubles;
 pub mod watch;
 
 use jiff::Timestamp;

@@ -59,29 +59,21 @@ pub struct Rooms {
     pub progress: broadcast::Sender<Progress>,
     /// Wakes whoever pushes results.
     pub results_ready: Arc<tokio::sync::Notify>,
+    /// How much is done at a time.
+    pub permits: Permits,
+}
+
+/// How much is done at a time, over all jobs.
+#[derive(Debug)]
+pub struct Permits {
     dispatches: Semaphore,
     collections: Semaphore,
 }
 
-/// What a step is made from.
-#[derive(Debug)]
-pub struct Parts {
-    /// See [`Rooms`].
-    pub store: Store,
-    /// See [`Rooms`].
-    pub nomad: Arc<nomad::Client>,
-    /// See [`Rooms`].
-    pub grants: Grants,
-    /// See [`Rooms`].
-    pub base_jobs: BaseJobs,
-    /// See [`Rooms`].
-    pub health: Health,
-    /// See [`Rooms`].
-    pub actions: String,
-    /// See [`Rooms`].
-    pub log_tail: usize,
-    /// See [`Rooms`].
-    pub upkeep: Upkeep,
+impl Default for Permits {
+    fn default() -> Self {
+        Self { dispatches: Semaphore::new(DISPATCHES), collections: Semaphore::new(COLLECTIONS) }
+    }
 }
 
 /// Something that happened to a job, for people who watch.
@@ -137,26 +129,6 @@ pub struct Performed {
 }
 
 impl Rooms {
-    /// Puts the rooms together.
-    #[must_use]
-    pub fn new(parts: Parts) -> Self {
-        let Parts { store, nomad, grants, base_jobs, health, actions, log_tail, upkeep } = parts;
-        Self {
-            store,
-            nomad,
-            grants,
-            base_jobs,
-            health,
-            actions,
-            log_tail,
-            upkeep,
-            progress: broadcast::Sender::new(4096),
-            results_ready: Arc::new(tokio::sync::Notify::new()),
-            dispatches: Semaphore::new(DISPATCHES),
-            collections: Semaphore::new(COLLECTIONS),
-        }
-    }
-
     /// Tells whoever watches.
     pub fn tell(&self, name: &str, event: &'static str, detail: impl Into<String>) {
         let detail = detail.into();
@@ -226,6 +198,8 @@ impl Rooms {
     }
 
     async fn intend(&self, job: &mut Job) -> Result<(), Error> {
+        // What cannot be granted is not dispatched: it would wait at the gate and end there.
+        self.grants.ready().await?;
         let unknown = self.grants.unknown_secrets(&job.work.secrets).await?;
         if let Some(name) = unknown.first() {
             let reason =
@@ -253,7 +227,7 @@ impl Rooms {
     async fn dispatch(&self, job: &mut Job, seen: &mut Seen) -> Result<(), Error> {
         let Some(attempt) = job.attempt() else { return Ok(()) };
         let token = attempt.dispatch_id.to_string();
-        let _permit = self.dispatches.acquire().await;
+        let _permit = self.permits.dispatches.acquire().await;
         // A cancelled job needs no child, but one may exist already.
         let found = match self.find(&attempt.parent, &token).await {
             Ok(found) => found,
@@ -347,7 +321,7 @@ impl Rooms {
         let task = judge::task_name(state).filter(|_| judge::has_started(state));
         let (excerpt, report) = match task {
             Some(task) => {
-                let _permit = self.collections.acquire().await;
+                let _permit = self.permits.collections.acquire().await;
                 (self.excerpt(allocation, task).await, self.report(allocation).await)
             }
             None => (Excerpt::lost(), None),

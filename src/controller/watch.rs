@@ -2,11 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    driver::{Inbox, Message},
+    driver::{Inbox, Message, TakenOver},
     health::{Health, Subject},
 };
 use crate::{
@@ -20,6 +23,11 @@ use crate::{
 
 /// After how many looks that found something the mirror's garbage is collected.
 const LOOKS_PER_COLLECTION: u32 = 500;
+
+/// How long a rewritten history stays among the troubles. Nothing mends it, so it is not over by itself.
+const REWRITE_SHOWN: Duration = Duration::from_hours(1);
+/// How soon is looked again where a step under way kept something from being taken over.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// What the watch needs.
 #[derive(Debug)]
@@ -69,29 +77,45 @@ enum LookError {
     Ending,
 }
 
+/// What one look came to.
+#[derive(Debug, PartialEq, Eq)]
+enum Looked {
+    /// There was nothing new.
+    Unchanged,
+    /// What was new is taken over.
+    TakenOver,
+    /// Part of it is not, because of a step under way.
+    Partly,
+}
+
 impl Watch {
     /// Watches until `ending`, or until the claim is lost.
     pub async fn run(self, ending: CancellationToken) -> Result<(), Error> {
         let mut pause =
             Pause::new(Duration::from_millis(500), Duration::from_secs(15).min(self.interval * 4));
         let mut looks = 0;
+        let mut rewritten_at = None;
         loop {
             let looked = tokio::select! {
                 () = ending.cancelled() => return Ok(()),
-                looked = self.look() => looked,
+                looked = self.look(&mut rewritten_at) => looked,
             };
+            if rewritten_at.is_some_and(|at: Instant| at.elapsed() >= REWRITE_SHOWN) {
+                self.health.clear(Subject::History);
+                rewritten_at = None;
+            }
             let wait = match looked {
                 Ok(found) => {
                     self.health.clear(Subject::OpsRepo);
                     pause.reset();
-                    looks += u32::from(found);
+                    looks += u32::from(found == Looked::TakenOver);
                     if looks >= LOOKS_PER_COLLECTION {
                         looks = 0;
                         if let Err(error) = self.repo.collect_garbage().await {
                             tracing::warn!(error = chain(&error), "cannot collect the mirror's garbage");
                         }
                     }
-                    self.interval
+                    if found == Looked::Partly { AGAIN } else { self.interval }
                 }
                 Err(LookError::Ended(error)) => return Err(error),
                 Err(LookError::Ending) => return Ok(()),
@@ -108,8 +132,7 @@ impl Watch {
         }
     }
 
-    /// Looks once; says whether there was anything new.
-    async fn look(&self) -> Result<bool, LookError> {
+    async fn look(&self, rewritten_at: &mut Option<Instant>) -> Result<Looked, LookError> {
         let tips = self.repo.tips().await?;
         match &tips.owner {
             Some(owner) if *owner == self.claim => {}
@@ -120,13 +143,14 @@ impl Watch {
             None => return Err(Error::Unclaimed.into()),
         }
         let before = self.store.revision().await?;
-        let Some(tip) = &tips.branch else { return Ok(false) };
+        let Some(tip) = &tips.branch else { return Ok(Looked::Unchanged) };
         if before.as_ref() == Some(tip) {
-            return Ok(false);
+            return Ok(Looked::Unchanged);
         }
         self.repo.fetch(&tips).await?;
         let findings = look::look(&self.repo, before.as_ref(), tip, tips.results.as_ref()).await?;
         if findings.rewritten {
+            *rewritten_at = Some(Instant::now());
             self.health.report(
                 Subject::History,
                 format!("the branch's history was rewritten before {tip}: nothing was cancelled or run again by it"),
@@ -134,8 +158,11 @@ impl Watch {
         }
         let (reply, taken) = oneshot::channel();
         self.inbox.send(Message::Found(findings, reply)).await.map_err(|_| LookError::Ending)?;
-        taken.await.map_err(|_| LookError::Ending)??;
+        let taken = taken.await.map_err(|_| LookError::Ending)??;
         self.repo.pin(tip).await?;
-        Ok(true)
+        Ok(match taken {
+            TakenOver::Whole => Looked::TakenOver,
+            TakenOver::Partly => Looked::Partly,
+        })
     }
 }

@@ -143,6 +143,11 @@ impl Grants {
         Ok(looked_up.into_iter().filter(|(_, known)| !known).map(|(secret, _)| secret).collect())
     }
 
+    /// Says whether grants can be issued now: Vault answers, and the launch gate is there.
+    pub async fn ready(&self) -> Result<(), Error> {
+        self.members(&self.settings.gate).await.map(drop)
+    }
+
     async fn is_known(&self, secret: &SecretName) -> Result<bool, Error> {
         let name = group_of(secret);
         let group = self.vault.group(&name).await.map_err(Error::vault(format!("reading group {name}")))?;

@@ -22,8 +22,9 @@ const RESULTS_AT_ONCE: usize = 1000;
 
 /// Looks at `tip`, compared with what was looked at before.
 ///
-/// Without `before`, or where it no longer exists, the whole tree is listed; actions that have a
-/// result then count as ended.
+/// Without `before`, or where it no longer exists, the whole tree is listed. An action that has the result
+/// of a launch counts as ended, also for a store that does not know it: a result file met in the repo means
+/// that.
 pub async fn look(
     repo: &OpsRepo,
     before: Option<&Revision>,
@@ -40,8 +41,9 @@ pub async fn look(
                         .into_iter()
                         .map(|change| Changed { path: change.path, after: change.after })
                         .collect();
+                    let past = launched_before(repo, tip, results_tip, &differing).await?;
                     let files = read(repo, tip, differing).await?;
-                    Ok(Findings { revision: tip.clone(), rewritten, files, past: Vec::new() })
+                    Ok(Findings { revision: tip.clone(), rewritten, files, past })
                 }
                 Err(ops_repo::Error::UnknownRevision { .. }) => {
                     let mut findings = afresh(repo, tip, results_tip).await?;
@@ -84,6 +86,28 @@ async fn afresh(
         open.into_iter().map(|entry| Changed { path: entry.path, after: Some(entry.content) }).collect();
     let files = read(repo, tip, changed).await?;
     Ok(Findings { revision: tip.clone(), rewritten: false, files, past })
+}
+
+/// The actions among what differs that were launched and have their result.
+async fn launched_before(
+    repo: &OpsRepo,
+    tip: &Revision,
+    results_tip: Option<&Revision>,
+    differing: &[Changed],
+) -> Result<Vec<PastAction>, ops_repo::Error> {
+    let written = differing.iter().filter_map(|change| {
+        let entry = Entry { path: change.path.clone(), content: change.after.clone()? };
+        Some((action::result_path(&change.path)?, entry))
+    });
+    let (paths, entries): (Vec<String>, Vec<Entry>) = written.unzip();
+    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+    let mut results = BTreeMap::new();
+    for revision in [Some(tip), results_tip.filter(|results_tip| *results_tip != tip)].into_iter().flatten() {
+        let found = repo.files_at(revision, &paths).await?;
+        results.extend(found.into_iter().map(|entry| (entry.path, entry.content.blob)));
+    }
+    let past = past_actions(repo, entries, &results).await?;
+    Ok(past.into_iter().filter(|past| past.rejected_blob.is_none()).collect())
 }
 
 /// The actions that have a result, with their content where they were never launched.

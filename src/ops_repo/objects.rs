@@ -1,7 +1,10 @@
 //! Reading: trees, differences and blobs of the mirror, never a work tree.
 
 use super::{Blob, BlobId, Change, Content, Entry, EntryKind, Error, OpsRepo, Settings, git::Invocation};
-use crate::ids::{FormulaName, Revision};
+use crate::ids::Revision;
+
+/// How many paths one command is asked about: far below what the system takes as arguments.
+const PATHS_AT_ONCE: usize = 500;
 
 impl OpsRepo {
     /// Where it is, and where things are in it.
@@ -68,16 +71,13 @@ impl OpsRepo {
         self.tree(revision, &[], &[&format!("{}/", self.settings.formulas.trim_end_matches('/'))]).await
     }
 
-    /// The files that define a formula at `revision`: none, `<name>.sh`, `<name>.toml`, or both.
-    pub async fn formula(&self, revision: &Revision, name: &FormulaName) -> Result<Vec<Entry>, Error> {
-        let path = |extension| format!("{}/{name}.{extension}", self.settings.formulas);
-        self.tree(revision, &[], &[&path("sh"), &path("toml")]).await
-    }
-
-    /// What stands at `path` at `revision`.
-    pub async fn blob_at(&self, revision: &Revision, path: &str) -> Result<Option<Content>, Error> {
-        let entries = self.tree(revision, &[], &[path]).await?;
-        Ok(entries.into_iter().find(|entry| entry.path == path).map(|entry| entry.content))
+    /// Those of `paths` that are there at `revision`.
+    pub async fn files_at(&self, revision: &Revision, paths: &[&str]) -> Result<Vec<Entry>, Error> {
+        let mut entries = Vec::new();
+        for paths in paths.chunks(PATHS_AT_ONCE) {
+            entries.extend(self.tree(revision, &[], paths).await?);
+        }
+        Ok(entries)
     }
 
     async fn tree(&self, revision: &Revision, options: &[&str], paths: &[&str]) -> Result<Vec<Entry>, Error> {

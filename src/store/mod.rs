@@ -192,13 +192,18 @@ impl Store {
     pub async fn take_in(&self, intake: &Intake, now: Timestamp) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         for past in &intake.past {
-            sqlx::query("INSERT INTO past_actions (action_key, path, blob) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
-                .bind(past.id.key())
-                .bind(&past.path)
-                .bind(&past.rejected_blob)
-                .execute(&mut *transaction)
-                .await
-                .map_err(failed("record a past action"))?;
+            // What the store knows itself needs no such note.
+            sqlx::query(
+                "INSERT INTO past_actions (action_key, path, blob)
+                 SELECT $1, $2, $3 WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE action_key = $1)
+                 ON CONFLICT DO NOTHING",
+            )
+            .bind(past.id.key())
+            .bind(&past.path)
+            .bind(&past.rejected_blob)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed("record a past action"))?;
         }
         for (job, event, result_path) in &intake.jobs {
             write_job(&mut transaction, job, event, now).await?;

@@ -1,5 +1,10 @@
 //! The one task that owns every live job.
 
+mod findings;
+mod hear;
+mod take_in;
+mod troubles;
+
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
@@ -10,38 +15,36 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use self::findings::TakenOver;
+use self::troubles::{Held, Troubles};
 use super::{
     adopt,
-    meet::{self, Met},
+    meet::Met,
     plan::{self, Context, Next, Seen, Step},
     scan::{self, Scan},
     step::{self, Performed, Rooms},
-    take_in::{self, Known, Taken},
-    troubles::{Held, Troubles},
 };
 use crate::{
     approval,
     ids::{DispatchId, JobId},
-    intake::{Finding, Findings},
-    lifecycle::{Event, Job, Origin, Stage},
+    intake::Findings,
+    lifecycle::{Event, Job, Stage},
     nomad,
     queue::{Load, Place, Queue},
     retry::Pause,
-    store::{self, Intake, dispatch_id_of},
+    store,
 };
 
 /// How many messages may wait. Whoever sends more is held up, so that nothing piles up in memory.
 const INBOX: usize = 1024;
-/// How many children of ended jobs are kept in mind, so that late events about them cost nothing.
-const RECENT: usize = 8192;
 /// How long steps in hand may take to end when the agent ends.
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// What the driver hears.
 #[derive(Debug)]
 pub enum Message {
-    /// A look at the ops repo; answered when all of it is on record.
-    Found(Findings, oneshot::Sender<Result<(), store::Error>>),
+    /// A look at the ops repo; answered when it is on record.
+    Found(Findings, oneshot::Sender<Result<TakenOver, store::Error>>),
     /// Nomad's events.
     Heard(Vec<nomad::Event>),
     /// A scan of Nomad.
@@ -78,18 +81,10 @@ struct Slot {
     /// Whether a step is under way.
     busy: bool,
     /// What came in while a step was under way.
-    deferred: Vec<Deferred>,
+    deferred: Vec<Event>,
     /// The time before which no step is tried again.
     held_until: Option<Timestamp>,
     pause: Pause,
-}
-
-/// A change from the ops repo that waits for the slot.
-#[derive(Debug)]
-enum Deferred {
-    Replace(Box<Job>),
-    Relocate(String),
-    Event(Event),
 }
 
 /// The driver.
@@ -198,7 +193,7 @@ impl Driver {
     async fn hear(&mut self, message: Message) {
         match message {
             Message::Found(findings, reply) => {
-                let taken = self.take_in(findings).await;
+                let taken = self.take_over(findings).await;
                 // Whoever asked may be gone.
                 drop(reply.send(taken));
             }
@@ -216,60 +211,6 @@ impl Driver {
         }
     }
 
-    /// The job that a child belongs to.
-    fn job_of(&self, child: &str) -> Option<JobId> {
-        self.by_child.get(child).or_else(|| self.by_attempt.get(&dispatch_id_of(child)?)).copied()
-    }
-
-    fn heard_allocation(&mut self, allocation: nomad::Allocation) {
-        let Some(job_id) = self.job_of(&allocation.job_id) else {
-            return self.heard_child(&allocation.job_id);
-        };
-        if let Some(slot) = self.slots.get_mut(&job_id) {
-            slot.seen.take(allocation);
-            self.consider(job_id);
-        }
-    }
-
-    fn heard_child(&mut self, child: &str) {
-        let ours = self
-            .rooms
-            .base_jobs
-            .parents()
-            .any(|parent| child.strip_prefix(parent).is_some_and(|rest| rest.starts_with("/dispatch-")));
-        if !ours || self.job_of(child).is_some() || self.recent_set.contains(child) {
-            return;
-        }
-        if self.meeting.insert(child.to_owned()) {
-            let (rooms, rules, child) = (Arc::clone(&self.rooms), self.rules.adopt.clone(), child.to_owned());
-            let sender = self.sender.clone();
-            self.steps.spawn(async move {
-                let met = meet::meet(&rooms, &rules, &child).await;
-                // The driver may have ended.
-                drop(sender.send(Message::Met(child, Box::new(met))).await);
-            });
-        }
-    }
-
-    fn met(&mut self, child: String, met: Result<Met, step::Error>) {
-        self.meeting.remove(&child);
-        let held = Held::Child(child.clone());
-        match &met {
-            Ok(_) => self.unhold(&held),
-            Err(error) => self.hold(held, error),
-        }
-        match met {
-            Ok(Met::Old | Met::Stopped) => self.remember(child),
-            Ok(Met::Adopted(job)) => {
-                let job_id = job.job_id;
-                self.insert(*job);
-                self.consider(job_id);
-            }
-            // The next scan meets it again.
-            Err(_) => {}
-        }
-    }
-
     /// Takes down what a failed step holds up.
     fn hold(&mut self, held: Held, error: &step::Error) {
         self.rooms.trouble(error);
@@ -282,55 +223,6 @@ impl Driver {
     fn unhold(&mut self, held: &Held) {
         if let Some(over) = self.troubles.passed(held) {
             self.rooms.health.clear(over);
-        }
-    }
-
-    fn remember(&mut self, child: String) {
-        if self.recent_set.insert(child.clone()) {
-            self.recent.push_back(child);
-        }
-        while self.recent.len() > RECENT {
-            if let Some(oldest) = self.recent.pop_front() {
-                self.recent_set.remove(&oldest);
-            }
-        }
-    }
-
-    fn scanned(&mut self, scan: Scan) {
-        let children: HashSet<&str> = scan.children.iter().map(String::as_str).collect();
-        let allocations: HashSet<&str> =
-            scan.allocations.iter().map(|allocation| allocation.id.as_str()).collect();
-        let mut missed = Vec::new();
-        for (job_id, slot) in &mut self.slots {
-            let Some(attempt) = slot.job.attempt().filter(|_| slot.job.stage.launched()) else { continue };
-            let dispatched = attempt.dispatched_at.is_some_and(|at| at < scan.began_at);
-            let found = match (&attempt.allocation, &attempt.child) {
-                (Some(allocation), _) => allocations.contains(allocation.as_str()),
-                (None, Some(child)) => children.contains(child.as_str()),
-                (None, None) => true,
-            };
-            if dispatched && !found {
-                slot.seen.missed = true;
-                missed.push(*job_id);
-            }
-        }
-        for allocation in scan.allocations {
-            self.heard_allocation(allocation);
-        }
-        for child in &scan.children {
-            self.heard_child(child);
-        }
-        let gone: Vec<Held> = self
-            .troubles
-            .children()
-            .filter(|child| !children.contains(child) && !self.meeting.contains(*child))
-            .map(|child| Held::Child(child.to_owned()))
-            .collect();
-        for held in gone {
-            self.unhold(&held);
-        }
-        for job_id in missed {
-            self.consider(job_id);
         }
     }
 
@@ -466,28 +358,23 @@ impl Driver {
         self.settle(job_id).await;
     }
 
+    /// Applies an event to a live job: at once, or after the step that is under way.
+    async fn tell_slot(&mut self, job_id: JobId, event: Event) {
+        let Some(slot) = self.slots.get_mut(&job_id) else { return };
+        slot.deferred.push(event);
+        if !slot.busy {
+            self.settle(job_id).await;
+        }
+    }
+
     /// Takes up what waited for the slot; lets an ended job go.
     async fn settle(&mut self, job_id: JobId) {
         let Some(slot) = self.slots.get_mut(&job_id) else { return };
         let mut unsaved = None;
-        for deferred in std::mem::take(&mut slot.deferred) {
-            let changed = match deferred {
-                Deferred::Replace(job) if slot.job.stage <= Stage::Queued => {
-                    slot.job = *job;
-                    Some("changed")
-                }
-                Deferred::Replace(_) => None,
-                Deferred::Relocate(path) => {
-                    slot.job.relocate(&path);
-                    Some("moved")
-                }
-                Deferred::Event(event) => {
-                    let name = event.name();
-                    slot.job.apply(event, super::now()).is_ok().then_some(name)
-                }
-            };
-            if let Some(event) = changed
-                && let Err(error) = self.rooms.store.save(&slot.job, event, super::now()).await
+        for event in std::mem::take(&mut slot.deferred) {
+            let name = event.name();
+            if slot.job.apply(event, super::now()).is_ok()
+                && let Err(error) = self.rooms.store.save(&slot.job, name, super::now()).await
             {
                 unsaved = Some(error);
             }
@@ -527,150 +414,6 @@ impl Driver {
         {
             self.due.pop_first();
             self.consider(job_id);
-        }
-    }
-
-    /// Takes over what a look at the ops repo found, in one transaction.
-    async fn take_in(&mut self, findings: Findings) -> Result<(), store::Error> {
-        let now = super::now();
-        let moves = take_in::moves(&findings.files);
-        let mut intake =
-            Intake { revision: Some(findings.revision.clone()), past: findings.past, jobs: Vec::new() };
-        let mut in_this_look: HashMap<String, Job> = HashMap::new();
-        let mut events = Vec::new();
-        for (from, to, _) in &moves {
-            self.moved(from, to, &mut intake).await?;
-        }
-        for finding in &findings.files {
-            match finding {
-                Finding::Deleted { path } => {
-                    let elsewhere = moves.iter().any(|(from, ..)| from == path);
-                    if elsewhere || findings.rewritten {
-                        continue;
-                    }
-                    for job in self.rooms.store.jobs_at(path).await? {
-                        if self.slots.contains_key(&job.job_id) {
-                            events.push((job.job_id, take_in::deleted(path)));
-                        }
-                    }
-                }
-                Finding::Written { path, blob, verdict } => {
-                    let mut known = Known::default();
-                    if let Some(id) = verdict.id() {
-                        known.job = match in_this_look.get(&id.key()) {
-                            Some(job) => Some(job.clone()),
-                            None => self.rooms.store.job_of_action(id).await?,
-                        };
-                        if let Some(live) = known.job.as_ref().and_then(|job| self.slots.get(&job.job_id)) {
-                            known.job = Some(live.job.clone());
-                        }
-                        known.past = match intake.past.iter().find(|past| past.id.key() == id.key()) {
-                            Some(past) => Some(past.clone()),
-                            None => self.rooms.store.past_action(id).await?,
-                        };
-                        known.claim = self
-                            .rooms
-                            .store
-                            .jobs_at(path)
-                            .await?
-                            .into_iter()
-                            .find(|job| job.stage == Stage::Ended);
-                    }
-                    match take_in::written(
-                        path,
-                        blob,
-                        verdict,
-                        known,
-                        &self.rules.approval,
-                        &findings.revision,
-                        now,
-                    ) {
-                        Taken::Nothing { why } => tracing::debug!(path, why, "nothing to do"),
-                        Taken::Record(job, event) => {
-                            if let (Origin::Action { id, .. }, true) = (&job.origin, event != "duplicate") {
-                                in_this_look.insert(id.key(), (*job).clone());
-                            }
-                            let ended = (job.stage == Stage::Ended)
-                                .then(|| step::result_path(&job, &self.rooms.actions));
-                            intake.jobs.push((*job, event, ended));
-                        }
-                    }
-                }
-            }
-        }
-        self.rooms.store.take_in(&intake, now).await?;
-        for (job, event, ended) in intake.jobs {
-            self.taken(job, event, ended.is_some()).await;
-        }
-        for (job_id, event) in events {
-            if let Some(slot) = self.slots.get_mut(&job_id) {
-                slot.deferred.push(Deferred::Event(event));
-                if !slot.busy {
-                    self.settle(job_id).await;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// A file moved: its job's result will stand where it now is.
-    async fn moved(&mut self, from: &str, to: &str, intake: &mut Intake) -> Result<(), store::Error> {
-        for mut job in self.rooms.store.jobs_at(from).await? {
-            if let Some(slot) = self.slots.get_mut(&job.job_id) {
-                slot.job.relocate(to);
-                if slot.busy {
-                    // The step hands back the record that it began with.
-                    slot.deferred.push(Deferred::Relocate(to.to_owned()));
-                }
-                job = slot.job.clone();
-            } else {
-                job.relocate(to);
-            }
-            self.rooms.store.save(&job, "moved", super::now()).await?;
-        }
-        let Some(id) = crate::action::stem(to).and_then(|stem| crate::ids::ActionId::parse(&stem).ok())
-        else {
-            return Ok(());
-        };
-        if let Some(past) = self.rooms.store.past_action(&id).await?
-            && past.path == from
-        {
-            self.rooms.store.move_past_action(&id, to).await?;
-        }
-        for past in &mut intake.past {
-            if past.path == from {
-                to.clone_into(&mut past.path);
-            }
-        }
-        Ok(())
-    }
-
-    /// Puts a job that was just recorded in its slot.
-    async fn taken(&mut self, job: Job, event: &'static str, ended: bool) {
-        let name = job.name();
-        let told = match (&job.ending, &job.waits_for, &job.approved_by) {
-            (Some(ending), ..) => ("rejected", ending.message.clone()),
-            (None, Some(what), _) => ("waiting", what.clone()),
-            (None, None, by) => ("approved", by.clone().unwrap_or_default()),
-        };
-        self.rooms.tell(&name, event, "");
-        self.rooms.tell(&name, told.0, told.1);
-        let job_id = job.job_id;
-        if ended {
-            self.rooms.results_ready.notify_one();
-        }
-        match self.slots.get_mut(&job_id) {
-            Some(slot) if slot.busy => slot.deferred.push(Deferred::Replace(Box::new(job))),
-            Some(slot) => {
-                self.queue.remove(&Self::place(&slot.job));
-                slot.job = job;
-                self.settle(job_id).await;
-            }
-            None if ended => {}
-            None => {
-                self.insert(job);
-                self.consider(job_id);
-            }
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::health::Subject;
+use super::super::health::Subject;
 use crate::ids::JobId;
 
 /// What can be held up.

@@ -116,12 +116,22 @@ fn duplicate(id: &ActionId, origin: Origin, earlier: &str, claim: Option<Job>, n
     let message = format!(
         "the id {id} is taken by {earlier}: ids are unique over all folders, in any case of their letters"
     );
+    if claim.as_ref().is_some_and(|claim| blob_of(&claim.origin) == blob_of(&origin)) {
+        return Taken::Nothing { why: "it was told that its id is taken" };
+    }
     let job = Job::new(origin, Work::default(), now);
     let job = match claim {
         Some(claim) => Job { job_id: claim.job_id, ..job },
         None => job,
     };
     Taken::Record(Box::new(rejected(job, Cause::Invalid, &message, now)), "duplicate")
+}
+
+fn blob_of(origin: &Origin) -> Option<&str> {
+    match origin {
+        Origin::Action { blob, .. } => Some(blob),
+        Origin::Hand { .. } => None,
+    }
 }
 
 /// What is done about the job of a file that is gone: it is cancelled. A moved file is not gone.
