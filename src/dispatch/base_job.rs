@@ -18,6 +18,10 @@ pub const META_KEYS: [&str; 6] = ["secrets", "args", "consign", "formula", "cont
 
 /// What the wrapper's command contains, by which its task is known.
 const WRAPPER: &str = "consign/wrapper";
+/// What a template's data says where the wrapper's text shall stand; it works with Nomad's own command line
+/// as well, which looks from the folder that it is started in.
+const WRAPPER_FILE: &str = "jobs/wrapper.sh";
+const WRAPPER_TEXT: &str = include_str!("../../jobs/wrapper.sh");
 const RUNNER: &str = include_str!("../../jobs/runner.nomad.hcl");
 
 /// A base job that has everything an attempt relies on.
@@ -151,6 +155,9 @@ impl BaseJob {
         for group in job.body.get_blocks_mut("group") {
             for task in group.body.get_blocks_mut("task") {
                 set_driver(task, settings);
+                for template in task.body.get_blocks_mut("template") {
+                    include_wrapper(&mut template.body);
+                }
             }
         }
         let marker = hexadecimal(&Sha256::digest(body.to_string()));
@@ -174,6 +181,20 @@ fn set(body: &mut EditBody, key: &str, value: &str) {
         let decor = std::mem::take(attribute.value_mut().decor_mut());
         *attribute.value_mut() = hcl_edit::expr::Expression::from(value).decorated(decor);
     }
+}
+
+/// Puts the wrapper's text where a template asks for its file: Nomad's API reads no files.
+fn include_wrapper(template: &mut EditBody) {
+    let asks = template.get_attribute("data").is_some_and(|data| is_wrapper_file(&data.value.clone().into()));
+    if asks {
+        set(template, "data", WRAPPER_TEXT);
+    }
+}
+
+/// Whether an expression is `file("jobs/wrapper.sh")`.
+fn is_wrapper_file(expression: &Expression) -> bool {
+    let Expression::FuncCall(call) = expression else { return false };
+    call.name.name.as_str() == "file" && call.args.as_slice() == [Expression::String(WRAPPER_FILE.to_owned())]
 }
 
 fn set_driver(task: &mut EditBlock, settings: &Settings) {
@@ -340,6 +361,7 @@ impl Check {
     /// An attribute's text, the defaults of variables filled in.
     fn text(&self, body: &Body, key: &str) -> Option<String> {
         let mut text = match attribute(body, key)? {
+            file if is_wrapper_file(file) => return Some(WRAPPER_TEXT.to_owned()),
             Expression::String(text) => text.clone(),
             Expression::TemplateExpr(template) => template.to_string(),
             _ => return None,

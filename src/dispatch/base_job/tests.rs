@@ -38,7 +38,7 @@ fn each_lack_is_named_alone() {
         ("role         = var.role", "", "log in to Vault"),
         ("once        = true", "once = false", "reads again"),
         ("/data/${var.gate}", "/data/other", "launch gate"),
-        ("mkdir \"$consign_folder/started\"", "true", "started-marker"),
+        ("file(\"jobs/wrapper.sh\")", "\"exec sh\"", "started-marker"),
         ("job \"runner\"", "job \"other\"", "must be called"),
     ] {
         let text = RUNNER.replace(from, to);
@@ -56,6 +56,14 @@ fn a_lack_has_a_place() {
     assert!(BaseJob::read("runner", "job {").is_err());
 }
 
+/// What the templates of the one task hold.
+fn templates(hcl: &str) -> Vec<Expression> {
+    let body: Body = hcl::from_str(hcl).unwrap();
+    let inner = |body: &Body, ident: &str| blocks(body, ident).next().unwrap().body.clone();
+    let task = inner(&inner(&inner(&body, "job"), "group"), "task");
+    blocks(&task, "template").filter_map(|block| attribute(block.body(), "data")).cloned().collect()
+}
+
 #[test]
 fn rendering_changes_what_is_configured_alone() {
     let job = &BaseJob::shipped()[0];
@@ -71,11 +79,7 @@ fn rendering_changes_what_is_configured_alone() {
         assert!(
             hcl.contains("args    = [\"${NOMAD_TASK_DIR}/consign/wrapper\"]") != (driver == Driver::Docker)
         );
-        let wrapper = RUNNER.split("<<WRAPPER").nth(1).unwrap();
-        assert_eq!(
-            hcl.split("<<WRAPPER").nth(1).unwrap().split("\nWRAPPER").next(),
-            wrapper.split("\nWRAPPER").next()
-        );
+        assert!(templates(hcl).contains(&Expression::from(WRAPPER_TEXT)));
         assert!(hcl.contains("# An attempt is never repeated by Nomad"));
         assert!(BaseJob::read("runner", hcl).is_ok());
     }
@@ -83,7 +87,7 @@ fn rendering_changes_what_is_configured_alone() {
 
 #[test]
 fn the_wrapper_ends_with_the_documented_codes() {
-    assert!(RUNNER.contains(&format!("exit {RESTARTED_EXIT_CODE}\n")));
-    assert!(RUNNER.contains(&format!("exit {UNSTARTABLE_EXIT_CODE}\n")));
-    assert!(RUNNER.contains(&format!("consign_code={TIMEOUT_EXIT_CODE}\n")));
+    assert!(WRAPPER_TEXT.contains(&format!("exit {RESTARTED_EXIT_CODE}\n")));
+    assert!(WRAPPER_TEXT.contains(&format!("exit {UNSTARTABLE_EXIT_CODE}\n")));
+    assert!(WRAPPER_TEXT.contains(&format!("consign_code={TIMEOUT_EXIT_CODE}\n")));
 }

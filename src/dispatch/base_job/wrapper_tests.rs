@@ -1,4 +1,4 @@
-//! The wrapper of the shipped base job, run by every POSIX shell that this machine has.
+//! The wrapper of the base jobs, run by every POSIX shell that this machine has.
 
 use std::{
     fs,
@@ -8,14 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::RUNNER;
+use super::WRAPPER_TEXT;
 use crate::dispatch::report::{self, Ended, Report};
-
-/// The wrapper's text as Nomad writes it into the task's folder.
-fn wrapper() -> String {
-    let text = RUNNER.split("<<WRAPPER\n").nth(1).unwrap().split("\nWRAPPER\n").next().unwrap();
-    format!("{}\n", text.replace("$${", "${"))
-}
 
 fn found(program: &str) -> bool {
     Command::new("which").arg(program).stdout(Stdio::null()).status().unwrap().success()
@@ -46,7 +40,7 @@ impl Task {
         fs::create_dir_all(task.path("alloc/data")).unwrap();
         fs::create_dir_all(task.path("local/consign")).unwrap();
         fs::write(task.path("local/consign/plan"), plan).unwrap();
-        fs::write(task.path("local/consign/wrapper"), wrapper()).unwrap();
+        fs::write(task.path("local/consign/wrapper"), WRAPPER_TEXT).unwrap();
         fs::write(task.path("local/formula"), payload).unwrap();
         fs::set_permissions(task.path("local/formula"), fs::Permissions::from_mode(0o755)).unwrap();
         task
