@@ -6,6 +6,7 @@
 pub mod action;
 pub mod agent;
 pub mod approval;
+pub mod artifact;
 pub mod bootstrap;
 pub mod cli;
 pub mod config;

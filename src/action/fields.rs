@@ -6,6 +6,7 @@ use bytesize::ByteSize;
 
 use super::Resources;
 use crate::{
+    artifact::glob,
     duration::Span,
     ids::{FormulaName, InvalidName, SecretName},
     table::{Table, Value, quote},
@@ -95,20 +96,7 @@ pub(crate) fn named(text: &str, further: &str, kind: &str) -> Result<String, Bad
 
 /// Globs that stay below the task's working directory.
 pub(crate) fn artifacts(value: &Value<'_, '_>) -> Option<Vec<String>> {
-    distinct(value, LIST_LIMIT, |text| {
-        let below = !text.is_empty()
-            && text.len() <= TEXT_LIMIT
-            && !text.starts_with(['/', '~'])
-            && !text.chars().any(|character| character.is_control() || character == '\\')
-            && text.split('/').all(|part| part != "..");
-        if below {
-            return Ok(text.to_owned());
-        }
-        Err((
-            format!("is not a glob below the working directory: {}", quote(text)),
-            "write it relative and without `..`, such as \"reports/**/*.html\"".to_owned(),
-        ))
-    })
+    distinct(value, LIST_LIMIT, |text| glob::check(text).map(|()| text.to_owned()))
 }
 
 /// A length of time that a task may run.

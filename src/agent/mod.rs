@@ -19,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     approval,
+    artifact::Limits,
     config::{Config, given},
     controller::{
         adopt,
@@ -40,6 +41,7 @@ use crate::{
     ops_repo::{ClaimError, OpsRepo, Owner, RemoteUrl},
     store::{self, Store},
     telemetry::chain,
+    track::artifact::{self, Archive, Collector},
     vault::{self, Vault},
 };
 
@@ -306,6 +308,8 @@ impl Running<'_> {
             gate: config.vault.gate.clone(),
             accessor,
         };
+        let archive = Archive::open(&config.artifacts())
+            .map_err(|error| Error::Setting { key: "[store] artifacts", problem: chain(&error) })?;
         let token_file = options.vault_token.is_none().then(|| given(&config.vault.token_file)).flatten();
         let upkeep = Upkeep::spawn(self.vault.clone(), token_file.map(Path::to_path_buf), stopping.clone());
         let rooms = Arc::new(Rooms {
@@ -316,6 +320,7 @@ impl Running<'_> {
             health: self.health.clone(),
             actions: config.ops.actions.clone(),
             log_tail: usize::try_from(config.results.log_tail.as_u64()).unwrap_or(usize::MAX),
+            artifacts: collector(config, Arc::clone(&self.nomad), archive.clone()),
             upkeep,
             progress: options.progress.clone().unwrap_or_else(|| broadcast::Sender::new(1)),
             results_ready: Arc::new(Notify::new()),
@@ -342,6 +347,7 @@ impl Running<'_> {
             progress: rooms.progress.clone(),
         };
         self.ready.store(true, Ordering::Release);
+        tasks.spawn(artifact::sweep(archive, config.store.artifacts_keep.0, stopping.clone()));
         tasks.spawn(driver.run(stopping.clone()));
         tasks.spawn(publisher.run(stopping.clone()));
         let watched = watch.run(stopping.clone()).await;
@@ -390,6 +396,15 @@ impl Running<'_> {
         self.store.set(TAKING_OVER, "no").await?;
         Ok(())
     }
+}
+
+fn collector(config: &Config, nomad: Arc<nomad::Client>, archive: Archive) -> Collector {
+    let limits = Limits {
+        size: config.store.artifact_size.as_u64(),
+        total: config.store.artifact_total.as_u64(),
+        count: config.store.artifact_count,
+    };
+    Collector::new(nomad, archive, limits, config.store.artifact_reserve.as_u64())
 }
 
 fn rules(config: &Config) -> Rules {

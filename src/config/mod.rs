@@ -152,6 +152,16 @@ pub struct Server {
 #[expect(missing_docs, reason = "each key is described in default.toml")]
 pub struct Store {
     pub path: PathBuf,
+    pub artifacts: PathBuf,
+    #[schemars(with = "String")]
+    pub artifacts_keep: Span,
+    #[schemars(with = "String")]
+    pub artifact_size: ByteSize,
+    #[schemars(with = "String")]
+    pub artifact_total: ByteSize,
+    pub artifact_count: usize,
+    #[schemars(with = "String")]
+    pub artifact_reserve: ByteSize,
 }
 
 /// What goes into result files, and how they are committed.
@@ -331,6 +341,12 @@ impl Config {
         } else {
             self.vault.jwks_url.clone()
         }
+    }
+
+    /// The folder that artifacts are kept in.
+    #[must_use]
+    pub fn artifacts(&self) -> PathBuf {
+        given(&self.store.artifacts).map_or_else(|| self.store.path.join("artifacts"), Path::to_path_buf)
     }
 
     /// The environment variable of each key, for the documentation.

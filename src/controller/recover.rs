@@ -102,6 +102,7 @@ fn rebuilt(child: &Child, meta: &ConsignMeta, id: &ActionId, ground: &Ground, ac
         context: variable("CONSIGN_CONTEXT"),
         secrets: secrets.split(',').filter_map(|name| SecretName::parse(name).ok()).collect(),
         timeout: Some(Span::from_secs(meta.timeout)),
+        artifacts: meta.artifacts.clone(),
         ..Work::default()
     };
     let revision = meta.revision.clone().or_else(|| Revision::parse(&"0".repeat(40)).ok());

@@ -23,6 +23,7 @@ use crate::{
     outcome::Cause,
     store::{self, Store},
     track::{
+        artifact::{Collector, Taken},
         judge::{self, Evidence},
         log,
     },
@@ -53,6 +54,8 @@ pub struct Rooms {
     pub actions: String,
     /// How much of a log's end stands in a result, in bytes.
     pub log_tail: usize,
+    /// Keeps what actions ask to keep of their files.
+    pub artifacts: Collector,
     /// Keeps the Vault token alive.
     pub upkeep: Upkeep,
     /// Whoever wants to hear what happens.
@@ -326,6 +329,11 @@ impl Rooms {
             }
             None => (Excerpt::lost(), None),
         };
+        // Before the grant is withdrawn: Nomad may collect the allocation at any time.
+        let taken = match task {
+            Some(_) => self.artifacts.take(job.job_id, allocation, &job.work.artifacts).await,
+            None => Taken::default(),
+        };
         let evidence = Evidence {
             allocation: state,
             admitted: attempt.allocation.is_some(),
@@ -334,7 +342,10 @@ impl Rooms {
             timeout: job.work.timeout(),
             now: super::now(),
         };
-        let ending = Ending { log: excerpt, ..judge::judge(&evidence) };
+        let mut ending = Ending { log: excerpt, artifacts: taken.artifacts, ..judge::judge(&evidence) };
+        if let Some(remark) = taken.remark {
+            ending.message = format!("{}; {remark}", ending.message);
+        }
         // A task may start and end between two looks; that it worked is told all the same.
         if let (Stage::Granted, Some(at)) = (job.stage, ending.started_at) {
             self.record(job, Event::Started { at }).await?;
@@ -440,6 +451,7 @@ fn request(job: &Job, dispatch_id: DispatchId) -> Result<Request, Refused> {
         model: work.model.clone(),
         tools: work.tools.clone(),
         timeout: work.timeout.unwrap_or(DEFAULT_TIMEOUT),
+        artifacts: work.artifacts.clone(),
         body,
     };
     Request::new(&run).map_err(Refused::Request)

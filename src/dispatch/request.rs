@@ -48,6 +48,8 @@ pub struct Run {
     pub tools: Vec<String>,
     /// The longest that it may run, counted from the task's start.
     pub timeout: Span,
+    /// Globs of what to keep of its files.
+    pub artifacts: Vec<String>,
     /// What runs.
     pub body: Body,
 }
@@ -80,6 +82,9 @@ pub struct ConsignMeta {
     pub timeout: u64,
     /// The task's environment.
     pub env: BTreeMap<String, String>,
+    /// Globs of what to keep of its files; the task has no use for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<String>,
 }
 
 /// What a payload is.
@@ -108,7 +113,7 @@ pub enum Error {
     },
     /// Arguments, environment and context together are over the limit.
     #[error(
-        "args, env, context and names of secrets are {size} bytes as meta, and at most {META_LIMIT} are carried"
+        "args, env, context, artifacts and names of secrets are {size} bytes as meta, and at most {META_LIMIT} are carried"
     )]
     MetaTooLarge {
         /// The meta's size in bytes.
@@ -163,6 +168,7 @@ impl Request {
             kind,
             timeout: seconds(run.timeout).max(1),
             env,
+            artifacts: run.artifacts.clone(),
         };
         let consign = serde_json::to_vec(&consign).map_err(Error::Encode)?;
         let secrets: Vec<&str> = run.secrets.iter().map(SecretName::as_str).collect();
@@ -316,6 +322,7 @@ mod tests {
             model: None,
             tools: vec!["git".to_owned(), "curl".to_owned()],
             timeout: Span::from_secs(3600),
+            artifacts: vec!["out/**".to_owned()],
             body,
         }
     }
@@ -334,6 +341,7 @@ mod tests {
         assert_eq!((meta.job_id, meta.dispatch_id), (given.job_id, given.dispatch_id));
         assert_eq!(meta.env["ARG_DRY_RUN"], "${node.unique.id}");
         assert_eq!(meta.env["CONSIGN_TOOLS"], "git,curl");
+        assert_eq!(meta.artifacts, ["out/**"], "a lost store is rebuilt from it");
         assert_eq!(parse_consign_meta("no"), None);
     }
 

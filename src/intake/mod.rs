@@ -109,7 +109,6 @@ fn unavailable(action: &Action, formula: &Formula) -> Option<(Cause, String)> {
         ("concurrency", action.concurrency.is_some()),
         ("after", !action.after.is_empty()),
         ("not_before", action.not_before.is_some()),
-        ("artifacts", !action.artifacts.is_empty() || !formula.artifacts.is_empty()),
         ("notify", !action.notify.is_empty()),
     ];
     let named: Vec<&str> = asked.into_iter().filter(|(_, asked)| *asked).map(|(key, _)| key).collect();
@@ -118,6 +117,13 @@ fn unavailable(action: &Action, formula: &Formula) -> Option<(Cause, String)> {
     }
     let message = format!("this version of consign cannot give what it asks for with {}", named.join(", "));
     Some((Cause::Invalid, message))
+}
+
+/// The formula's globs and the action's, each once.
+fn artifacts(action: &Action, formula: &Formula) -> Vec<String> {
+    let mut globs = formula.artifacts.clone();
+    globs.extend(action.artifacts.iter().filter(|glob| !formula.artifacts.contains(glob)).cloned());
+    globs
 }
 
 fn work(valid: &Valid) -> Work {
@@ -135,5 +141,6 @@ fn work(valid: &Valid) -> Work {
         priority: action.priority,
         model: action.model.clone(),
         tools: action.tools.clone(),
+        artifacts: artifacts(action, formula),
     }
 }

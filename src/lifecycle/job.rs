@@ -12,7 +12,7 @@ use crate::{
     ids::{ActionId, DispatchId, FormulaName, JobId, Revision, SecretName},
     outcome::{
         Cause, Outcome,
-        result_file::{self, LogStatus, ResultFile, StepResult},
+        result_file::{self, Artifact, LogStatus, ResultFile, StepResult},
     },
 };
 
@@ -90,6 +90,9 @@ pub struct Work {
     pub model: Option<String>,
     /// Tools that it may use.
     pub tools: Vec<String>,
+    /// Globs, relative to the task's working directory, of what to keep.
+    #[serde(default)]
+    pub artifacts: Vec<String>,
 }
 
 /// The timeout of work that names none, counted from the task's start.
@@ -162,6 +165,9 @@ pub struct Ending {
     pub log: Excerpt,
     /// What became of its steps.
     pub steps: Vec<StepResult>,
+    /// What was kept of its files.
+    #[serde(default)]
+    pub artifacts: Vec<Artifact>,
 }
 
 /// The end of a log.
@@ -221,6 +227,7 @@ impl Ending {
             at_gate: false,
             log: Excerpt::lost(),
             steps: Vec::new(),
+            artifacts: Vec::new(),
         }
     }
 }
@@ -340,7 +347,7 @@ impl Job {
             secrets: self.work.secrets.iter().map(ToString::to_string).collect(),
             attempts: self.attempts.iter().map(result_attempt).collect(),
             steps: ending.steps.clone(),
-            artifacts: Vec::new(),
+            artifacts: ending.artifacts.clone(),
             usage: None,
         })
     }

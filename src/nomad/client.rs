@@ -48,15 +48,6 @@ pub struct Client {
     scope: Vec<(&'static str, String)>,
 }
 
-/// The end of a task's log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogTail {
-    /// The last bytes, at most as many as asked for.
-    pub bytes: Vec<u8>,
-    /// Whether there was more before them.
-    pub truncated: bool,
-}
-
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Dispatched {
@@ -102,7 +93,7 @@ impl Client {
         self.scope.first().map_or("default", |(_, namespace)| namespace)
     }
 
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let builder = self.http.request(method, format!("{}{path}", self.addr)).query(&self.scope);
         let token = self.token.read().ok().and_then(|token| token.clone());
         match token {
@@ -111,7 +102,7 @@ impl Client {
         }
     }
 
-    async fn send(&self, name: &str, builder: RequestBuilder) -> Result<Response, Error> {
+    pub(super) async fn send(&self, name: &str, builder: RequestBuilder) -> Result<Response, Error> {
         let failed = |source: reqwest::Error| Error::Request {
             request: name.to_owned(),
             source: source.without_url(),
@@ -280,48 +271,6 @@ impl Client {
             .unwrap_or_default())
     }
 
-    /// The last `limit` bytes of a task's standard output; `None` where Nomad no longer has it.
-    pub async fn log_tail(
-        &self,
-        allocation: &str,
-        task: &str,
-        limit: usize,
-    ) -> Result<Option<LogTail>, Error> {
-        let path = format!("/v1/client/fs/logs/{}", escape(allocation));
-        let offset = (limit + 1).to_string();
-        let query =
-            [("task", task), ("type", "stdout"), ("plain", "true"), ("origin", "end"), ("offset", &offset)];
-        let builder = self.request(Method::GET, &path).query(&query);
-        let Some(mut bytes) = self.bytes(&path, builder).await? else { return Ok(None) };
-        let truncated = bytes.len() > limit;
-        if truncated {
-            bytes.drain(..bytes.len() - limit);
-        }
-        Ok(Some(LogTail { bytes, truncated }))
-    }
-
-    /// The first `limit` bytes of a file in an allocation's folder; `None` where there is none.
-    pub async fn file(&self, allocation: &str, file: &str, limit: usize) -> Result<Option<Vec<u8>>, Error> {
-        let path = format!("/v1/client/fs/readat/{}", escape(allocation));
-        let limit = limit.to_string();
-        let query = [("path", file), ("offset", "0"), ("limit", limit.as_str())];
-        self.bytes(&path, self.request(Method::GET, &path).query(&query)).await
-    }
-
-    async fn bytes(&self, path: &str, builder: RequestBuilder) -> Result<Option<Vec<u8>>, Error> {
-        let name = format!("GET {path}");
-        let response = match self.send(&name, builder).await {
-            Ok(response) => response,
-            Err(Error::Status { status, text, .. }) if gone(status, &text) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let bytes = response
-            .bytes()
-            .await
-            .map_err(|source| Error::Request { request: name, source: source.without_url() })?;
-        Ok(Some(bytes.to_vec()))
-    }
-
     /// Follows the allocations and jobs of the namespace from now on.
     pub async fn events(&self) -> Result<EventStream, Error> {
         let path = "/v1/event/stream";
@@ -344,18 +293,7 @@ impl Client {
     }
 }
 
-/// Whether a reply about a file says that it, or its allocation, is no longer there.
-///
-/// Nomad gives 500 for a file that the client cannot find.
-fn gone(status: StatusCode, text: &str) -> bool {
-    status == StatusCode::NOT_FOUND
-        || text.contains("no such file")
-        || text.contains("not found")
-        || text.contains("unknown allocation")
-        || text.contains("Unknown allocation")
-}
-
-async fn checked(name: &str, response: Response) -> Result<Response, Error> {
+pub(super) async fn checked(name: &str, response: Response) -> Result<Response, Error> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);
@@ -366,7 +304,7 @@ async fn checked(name: &str, response: Response) -> Result<Response, Error> {
 }
 
 /// Makes an id safe as one segment of a path: a child's id holds a slash.
-fn escape(id: &str) -> String {
+pub(super) fn escape(id: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     id.bytes()
         .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })

@@ -1,5 +1,7 @@
 //! What can go wrong when Nomad is asked.
 
+use std::time::Duration;
+
 use reqwest::StatusCode;
 
 /// A request that did not give what was asked for.
@@ -39,6 +41,22 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// A reply that is longer than it is read.
+    #[error("Nomad's reply to {request} has more than {limit} bytes")]
+    TooLong {
+        /// Method and path.
+        request: String,
+        /// How much is read, in bytes.
+        limit: usize,
+    },
+    /// A reply that stopped coming.
+    #[error("Nomad sent nothing for {} s in reply to {request}", limit.as_secs())]
+    Stalled {
+        /// Method and path.
+        request: String,
+        /// How long it was waited for.
+        limit: Duration,
+    },
 }
 
 /// What sort of trouble an error is, for deciding what to do about it.
@@ -61,8 +79,8 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Setup { .. } => Kind::Refused,
-            Self::Request { .. } | Self::Reply { .. } => Kind::Unavailable,
+            Self::Setup { .. } | Self::TooLong { .. } => Kind::Refused,
+            Self::Request { .. } | Self::Reply { .. } | Self::Stalled { .. } => Kind::Unavailable,
             Self::Status { status, .. } => match *status {
                 StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => Kind::Denied,
                 StatusCode::NOT_FOUND => Kind::NotFound,

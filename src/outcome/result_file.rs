@@ -116,7 +116,7 @@ pub struct Artifact {
     pub size: u64,
     /// The SHA-256 of its content, in hexadecimal.
     pub sha256: String,
-    /// Where it can be had.
+    /// Where it can be had: a path on the agent's HTTP address.
     pub url: Option<String>,
 }
 

@@ -75,7 +75,7 @@ pub struct Evidence<'evidence> {
     pub now: Timestamp,
 }
 
-/// How a terminal allocation ended. Log and steps are the caller's to add.
+/// How a terminal allocation ended. Log and artifacts are the caller's to add.
 #[must_use]
 pub fn judge(evidence: &Evidence<'_>) -> Ending {
     let task = task(evidence.allocation);
@@ -99,6 +99,7 @@ pub fn judge(evidence: &Evidence<'_>) -> Ending {
         at_gate,
         log: Excerpt::lost(),
         steps: evidence.report.map(|report| report.steps.clone()).unwrap_or_default(),
+        artifacts: Vec::new(),
     }
 }
 

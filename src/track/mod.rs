@@ -3,5 +3,6 @@
 //! `judge` is pure: allocation and report in, ending out. Nomad's status words alone are not
 //! believed: an allocation that was killed and replaced comes back as `complete`.
 
+pub mod artifact;
 pub mod judge;
 pub mod log;

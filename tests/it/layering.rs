@@ -15,6 +15,7 @@ const LEVELS: &[(&str, &[&str])] = &[
         &[
             "action",
             "approval",
+            "artifact",
             "dispatch",
             "formula",
             "lifecycle",
@@ -33,7 +34,7 @@ const LEVELS: &[(&str, &[&str])] = &[
 /// Uses between rooms of one level: (room, what it uses).
 const NEIGHBOURS: &[(&str, &[&str])] = &[
     ("words", &["*"]),
-    ("action", &["outcome"]),
+    ("action", &["artifact", "outcome"]),
     ("formula", &["action"]),
     ("validation", &["action", "formula", "outcome"]),
     ("sample", &["action", "formula", "validation"]),
