@@ -73,8 +73,8 @@ pub struct ActionKeys {
     /// that begin with `NOMAD_`, `VAULT_`, `CONSIGN_`, `ARG_` or `LD_` are taken.
     pub env: Option<BTreeMap<String, String>>,
     /// What to keep of the task's files: globs relative to its working directory, such as
-    /// `reports/**/*.html`, in addition to the formula's.
-    #[schemars(extend("uniqueItems" = true))]
+    /// `reports/**/*.html`, in addition to the formula's; see [artifacts](#artifacts).
+    #[schemars(length(max = 64), inner(length(min = 1, max = 512)), extend("uniqueItems" = true))]
     pub artifacts: Option<Vec<String>>,
     /// The http or https URLs that are told of each change of phase.
     #[schemars(extend("uniqueItems" = true))]

@@ -331,7 +331,7 @@ impl Rooms {
         };
         // Before the grant is withdrawn: Nomad may collect the allocation at any time.
         let taken = match task {
-            Some(_) => self.artifacts.take(job.job_id, allocation, &job.work.artifacts).await,
+            Some(_) => self.artifacts.take(job.job_id, allocation, &job.work.artifacts).await?,
             None => Taken::default(),
         };
         let evidence = Evidence {

@@ -53,6 +53,27 @@ pub(super) fn examine(folder: &Path) -> Vec<Finding> {
     findings
 }
 
+/// The folder of artifacts.
+pub(super) fn examine_artifacts(folder: &Path, reserve: u64) -> Finding {
+    let Some(present) = folder.ancestors().map(current).find(|ancestor| ancestor.exists()) else {
+        let message = format!("nothing of {} exists", folder.display());
+        return Finding::failure(SUBJECT, message, "Set [store] artifacts.");
+    };
+    let shown = folder.display();
+    if let Err(error) = access(present, Access::WRITE_OK | Access::EXEC_OK) {
+        let message = format!("artifacts: {} is not writable for this user: {error}", present.display());
+        let remedy = format!("Make {shown} and give it to the agent's user, or set [store] artifacts.");
+        return Finding::failure(SUBJECT, message, remedy);
+    }
+    let free = statvfs(present).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    if free < reserve {
+        let message = format!("artifacts: {} are free at {shown}, less than stays reserved", ByteSize(free));
+        let remedy = "Free some space there, or lower [store] artifact_reserve: no artifact is kept.";
+        return Finding::warning(SUBJECT, message, remedy);
+    }
+    Finding::ok(SUBJECT, format!("artifacts: {shown} is writable"))
+}
+
 /// The empty path, which ends a relative path's ancestors, is the working directory.
 fn current(path: &Path) -> &Path {
     if path.as_os_str().is_empty() { Path::new(".") } else { path }
@@ -103,6 +124,15 @@ mod tests {
         ] {
             assert_eq!(space(free).level, level, "{free}");
         }
+    }
+
+    #[test]
+    fn artifacts_need_a_folder_and_room() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(examine_artifacts(&folder.path().join("new"), 0).level, Level::Ok);
+        assert_eq!(examine_artifacts(folder.path(), u64::MAX).level, Level::Warning);
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        assert_eq!(examine_artifacts(&folder.path().join("file"), 0).level, Level::Failure);
     }
 
     #[test]

@@ -43,7 +43,15 @@ pub struct Tokens {
 pub async fn examine(config: &Config, tokens: &Tokens) -> Vec<Finding> {
     let groups = join_all([
         within("configuration", Box::pin(async { configuration::examine(config, tokens) })),
-        within("store", Box::pin(async { disk::examine(&config.store.path) })),
+        within(
+            "store",
+            Box::pin(async {
+                let mut findings = disk::examine(&config.store.path);
+                let reserve = config.store.artifact_reserve.as_u64();
+                findings.push(disk::examine_artifacts(&config.artifacts(), reserve));
+                findings
+            }),
+        ),
         within("ops repo", Box::pin(ops_repo::examine(config))),
         within("nomad", Box::pin(nomad::examine(config, tokens))),
         within("nomad events", Box::pin(events::examine(config, tokens))),

@@ -32,8 +32,9 @@ pub struct FormulaKeys {
     pub timeout: Option<String>,
     /// What the task needs of a node, unless the action says otherwise.
     pub resources: Option<ResourceKeys>,
-    /// What to keep of the task's files: globs relative to its working directory.
-    #[schemars(extend("uniqueItems" = true))]
+    /// What to keep of the task's files: globs relative to its working directory; see
+    /// [artifacts](#artifacts).
+    #[schemars(length(max = 64), inner(length(min = 1, max = 512)), extend("uniqueItems" = true))]
     pub artifacts: Option<Vec<String>>,
     /// What runs, in order. The first step that fails ends the job with its exit code. All scripts
     /// together may have 16 KiB.

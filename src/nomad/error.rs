@@ -73,6 +73,12 @@ pub enum Kind {
 }
 
 impl Error {
+    /// Whether nobody answers at Nomad's address.
+    #[must_use]
+    pub fn is_out_of_reach(&self) -> bool {
+        matches!(self, Self::Request { source, .. } if source.is_connect())
+    }
+
     /// What sort of trouble it is.
     ///
     /// Nomad gives 500 for bad input and for trouble of its own alike, so a 500 counts as trouble.

@@ -52,7 +52,8 @@ pub struct ResultFile {
     pub attempts: Vec<Attempt>,
     /// The steps of the last attempt that ran, in order.
     pub steps: Vec<StepResult>,
-    /// What was kept of its files.
+    /// What was kept of its files, in the order of their names. What was asked for and not kept is said
+    /// in `message`.
     pub artifacts: Vec<Artifact>,
     /// What it used, where Nomad says so.
     pub usage: Option<Usage>,

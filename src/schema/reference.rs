@@ -90,6 +90,27 @@ timeout = \"5h\"
 ```
 ";
 
+const ARTIFACTS: &str = "\
+## Artifacts
+
+When the task has ended, however it ended, the files in its working directory `$NOMAD_ALLOC_DIR/data` that a
+glob of the formula or the action matches are copied to the agent and listed in the result. No artifact
+decides about the outcome: a glob that matched nothing, and every file that was refused, is said in the
+result's `message`.
+
+| glob | matches |
+|---|---|
+| `*`, `?` | any characters, or one, but no `/`; a leading dot is a character like any other |
+| `**` | any number of folders: `report/**` everything in `report`, `**/*.txt` every such file |
+| `[ab]`, `[!ab]`, `{a,b}` | one of these characters, none of them, either text |
+
+A glob names files, not folders. One that is absolute, or has `..`, `.`, an empty part, a `\\` or a control
+character in it, is an error in the file. Only regular files are kept: never a symbolic link, wherever it leads,
+a pipe, a device or a socket, nor a file whose name has more than 512 bytes, is not UTF-8 or holds control
+characters. The agent's configuration limits the size of one file and the size and number of all; what
+is over is refused by name, in the order of the names. Folders are searched 32 deep, and 20,000 entries in all.
+";
+
 const RESULT: &str = "\
 ## A result
 
@@ -123,7 +144,7 @@ pub fn reference() -> String {
     section(&mut text, "`[args.<name>]`", &formula["properties"]["args"]["additionalProperties"]);
     section(&mut text, "`[[steps]]`", &formula["properties"]["steps"]["items"]);
     text.push_str("\n`[resources]` has the keys that it has in an action.\n");
-    let _ = write!(text, "\n{RESULT}\n");
+    let _ = write!(text, "\n{ARTIFACTS}\n{RESULT}\n");
     fields(&mut text, &result);
     for (heading, key) in [("`attempts`", "attempts"), ("`steps`", "steps"), ("`artifacts`", "artifacts")] {
         let _ = write!(text, "\n### Each of {heading}\n\n");

@@ -73,7 +73,7 @@ async fn files_are_kept_byte_for_byte_whatever_the_outcome() {
     let files = format!(
         "mkdir -p report/deep 'a b' other\n\
          printf '%s' '{page}' > report/index.html\ncp {} report/deep/data.bin\n\
-         printf x > 'a b/ä#?%%.txt'\n: > empty\nprintf no > other/left.out\n",
+         printf x > 'a b/ä#?%.txt'\n: > empty\nprintf no > other/left.out\n",
         world.path("source.bin").display()
     );
     let steps = "description = \"keeps what its first step made\"\nartifacts = [\"*.log\"]\n\

@@ -17,12 +17,14 @@ use tokio::sync::Semaphore;
 
 use archive::Record;
 pub use archive::{Archive, Error, sweep};
+use fetch::Source;
 
 use crate::{
-    artifact::{Globs, Kind, Limits, Remarks, name},
+    artifact::{Chosen, Globs, Kind, Limits, Remarks, name},
     ids::JobId,
-    nomad::Client,
+    nomad::{self, Client},
     outcome::result_file::Artifact,
+    telemetry::chain,
 };
 
 /// How many jobs' artifacts are taken at a time. Each holds a list of at most
@@ -61,46 +63,58 @@ impl Collector {
     }
 
     /// Takes the files of an ended allocation that `globs` match.
-    pub async fn take(&self, job_id: JobId, allocation: &str, globs: &[String]) -> Taken {
+    ///
+    /// It is an error only where nobody answers at Nomad's address, so that it is to be tried again later.
+    /// A node that is away, and files that were collected, are lost.
+    pub async fn take(
+        &self,
+        job_id: JobId,
+        allocation: &str,
+        globs: &[String],
+    ) -> Result<Taken, nomad::Error> {
         if globs.is_empty() {
-            return Taken::default();
+            return Ok(Taken::default());
         }
         let _permit = self.takings.acquire().await;
         if let Some(record) = self.archive.record(job_id, allocation).await {
-            return Taken { artifacts: record.artifacts, remark: record.remark };
+            return Ok(Taken { artifacts: record.artifacts, remark: record.remark });
         }
         let globs = match Globs::new(globs) {
             Ok(globs) => globs,
             Err(error) => {
-                let remark = format!("artifacts: {}", crate::telemetry::chain(&error));
-                return Taken { artifacts: Vec::new(), remark: Some(remark) };
+                let remark = format!("artifacts: {}", chain(&error));
+                return Ok(Taken { artifacts: Vec::new(), remark: Some(remark) });
             }
         };
         let deadline = Instant::now() + TIME_LIMIT;
         let (chosen, mut remarks) =
-            search::search(&self.nomad, allocation, &globs, self.limits, deadline).await;
-        if chosen.is_empty() {
-            return Taken { artifacts: Vec::new(), remark: remarks.clause(&self.limits) };
-        }
-        match self.keep(job_id, allocation, chosen, &mut remarks, deadline).await {
-            Ok(taken) => taken,
-            Err(error) => {
-                tracing::warn!(%job_id, error = crate::telemetry::chain(&error), "cannot keep artifacts");
-                remarks.note_reason(Kind::Unwritable, "", &crate::telemetry::chain(&error));
-                Taken { artifacts: Vec::new(), remark: remarks.clause(&self.limits) }
+            search::search(&self.nomad, allocation, &globs, self.limits, deadline).await?;
+        let artifacts = match self.keep(job_id, allocation, chosen, &mut remarks, deadline).await {
+            Ok(artifacts) => artifacts,
+            Err(Failure::Nomad(error)) => return Err(error),
+            Err(Failure::Archive(error)) => {
+                tracing::warn!(%job_id, error = chain(&error), "cannot keep artifacts");
+                remarks.note_reason(Kind::Unwritable, "", &chain(&error));
+                Vec::new()
             }
-        }
+        };
+        Ok(Taken { artifacts, remark: remarks.clause(&self.limits) })
     }
 
+    /// Fetches what was chosen and puts it in place.
     async fn keep(
         &self,
         job_id: JobId,
         allocation: &str,
-        chosen: Vec<crate::artifact::Chosen>,
+        chosen: Vec<Chosen>,
         remarks: &mut Remarks,
         deadline: Instant,
-    ) -> Result<Taken, Error> {
+    ) -> Result<Vec<Artifact>, Failure> {
+        if chosen.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut taking = self.archive.begin(job_id).await?;
+        let source = Source { nomad: &self.nomad, allocation, deadline, reserve: self.reserve };
         let mut artifacts = Vec::with_capacity(chosen.len());
         let mut lost = false;
         for file in chosen {
@@ -108,29 +122,41 @@ impl Collector {
                 remarks.note(Kind::Lost, &file.name);
                 continue;
             }
-            let source = fetch::Source { nomad: &self.nomad, allocation, deadline, reserve: self.reserve };
             match source.fetch(&file, &mut taking).await {
                 Ok(sha256) => {
                     let url = Some(name::url(&job_id.to_string(), &file.name));
                     artifacts.push(Artifact { name: file.name, size: file.size, sha256, url });
                 }
                 Err(refusal) => {
-                    lost = search::is_gone(&self.nomad, allocation).await;
-                    match (lost, refusal.reason) {
-                        (true, _) => remarks.note(Kind::Lost, &file.name),
-                        (false, Some(reason)) => remarks.note_reason(refusal.kind, &file.name, &reason),
-                        (false, None) => remarks.note(refusal.kind, &file.name),
+                    lost =
+                        refusal.kind == Kind::Unreadable && search::is_gone(&self.nomad, allocation).await?;
+                    match refusal.reason {
+                        _ if lost => remarks.note(Kind::Lost, &file.name),
+                        Some(reason) => remarks.note_reason(refusal.kind, &file.name, &reason),
+                        None => remarks.note(refusal.kind, &file.name),
                     }
                 }
             }
         }
-        let remark = remarks.clause(&self.limits);
-        let record = Record { allocation: allocation.to_owned(), artifacts, remark };
-        if record.artifacts.is_empty() {
+        if artifacts.is_empty() {
             taking.discard().await?;
-        } else {
-            taking.finish(&record).await?;
+            return Ok(artifacts);
         }
-        Ok(Taken { artifacts: record.artifacts, remark: record.remark })
+        let record =
+            Record { allocation: allocation.to_owned(), artifacts, remark: remarks.clause(&self.limits) };
+        taking.finish(&record).await?;
+        Ok(record.artifacts)
     }
 }
+
+/// Why nothing could be put in place.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Nomad(#[from] nomad::Error),
+    #[error(transparent)]
+    Archive(#[from] Error),
+}
+
+#[cfg(test)]
+mod tests;

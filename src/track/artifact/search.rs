@@ -18,14 +18,14 @@ const LIST_LIMIT: usize = 2 * 1024 * 1024;
 /// How often a list is asked for before the folder counts as unreadable.
 const TRIES: u32 = 5;
 
-/// Chooses what is kept.
+/// Chooses what is kept. It is an error only where nobody answers at Nomad's address, so that nothing is known.
 pub(super) async fn search(
     nomad: &Client,
     allocation: &str,
     globs: &Globs,
     limits: Limits,
     deadline: Instant,
-) -> (Vec<Chosen>, Remarks) {
+) -> Result<(Vec<Chosen>, Remarks), nomad::Error> {
     let mut selection = Selection::new(globs, limits);
     let mut folders = VecDeque::from([String::new()]);
     while let Some(folder) = folders.pop_front() {
@@ -37,20 +37,24 @@ pub(super) async fn search(
             Ok(Some(entries)) => {
                 folders.extend(selection.add(&folder, entries.into_iter().map(entry).collect()));
             }
-            Ok(None) if folder.is_empty() => return lost("Nomad no longer had the allocation's files"),
+            Ok(None) if folder.is_empty() => return Ok(lost("Nomad no longer had the allocation's files")),
             // Something that outlived the task removed it.
             Ok(None) => {}
             Err(nomad::Error::TooLong { .. }) => selection.unseen(&folder, Kind::Entries, "in one folder"),
-            Err(error) if folder.is_empty() => return lost(&chain(&error)),
+            Err(error) if error.is_out_of_reach() => return Err(error),
+            Err(error) if folder.is_empty() => return Ok(lost(&chain(&error))),
             Err(error) => selection.unseen(&folder, Kind::Unreadable, &chain(&error)),
         }
     }
-    selection.finish()
+    Ok(selection.finish())
 }
 
 /// Whether Nomad no longer has anything of the allocation.
-pub(super) async fn is_gone(nomad: &Client, allocation: &str) -> bool {
-    matches!(list(nomad, allocation, "").await, Ok(None))
+pub(super) async fn is_gone(nomad: &Client, allocation: &str) -> Result<bool, nomad::Error> {
+    match list(nomad, allocation, "").await {
+        Err(error) if error.is_out_of_reach() => Err(error),
+        result => Ok(matches!(result, Ok(None))),
+    }
 }
 
 fn lost(reason: &str) -> (Vec<Chosen>, Remarks) {
