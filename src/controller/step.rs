@@ -23,7 +23,7 @@ use crate::{
     outcome::Cause,
     store::{self, Store},
     track::{
-        artifact::{Collector, Taken},
+        artifact::Collector,
         judge::{self, Evidence},
         log,
     },
@@ -329,11 +329,6 @@ impl Rooms {
             }
             None => (Excerpt::lost(), None),
         };
-        // Before the grant is withdrawn: Nomad may collect the allocation at any time.
-        let taken = match task {
-            Some(_) => self.artifacts.take(job.job_id, allocation, &job.work.artifacts).await?,
-            None => Taken::default(),
-        };
         let evidence = Evidence {
             allocation: state,
             admitted: attempt.allocation.is_some(),
@@ -342,13 +337,18 @@ impl Rooms {
             timeout: job.work.timeout(),
             now: super::now(),
         };
-        let mut ending = Ending { log: excerpt, artifacts: taken.artifacts, ..judge::judge(&evidence) };
-        if let Some(remark) = taken.remark {
-            ending.message = format!("{}; {remark}", ending.message);
-        }
+        let mut ending = Ending { log: excerpt, ..judge::judge(&evidence) };
         // A task may start and end between two looks; that it worked is told all the same.
         if let (Stage::Granted, Some(at)) = (job.stage, ending.started_at) {
             self.record(job, Event::Started { at }).await?;
+        }
+        if ending.started_at.is_some() {
+            // Before the grant is withdrawn: Nomad may collect the allocation at any time.
+            let taken = self.artifacts.take(job.job_id, allocation, &job.work.artifacts).await?;
+            ending.artifacts = taken.artifacts;
+            if let Some(remark) = taken.remark {
+                ending.message = format!("{}; {remark}", ending.message);
+            }
         }
         self.health.clear(Subject::Nomad);
         self.record(job, Event::Concluded(ending)).await
