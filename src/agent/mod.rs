@@ -291,6 +291,8 @@ impl Running<'_> {
         tasks: &TaskTracker,
     ) -> Result<(), Error> {
         let config = self.config;
+        let archive = Archive::open(&config.artifacts())
+            .map_err(|error| Error::Setting { key: "[store] artifacts", problem: chain(&error) })?;
         // With live work or unpushed results on record the agent stays and waits, as in any later outage.
         let live = !self.store.live().await?.is_empty();
         let patient = live || !self.store.pending_results(1).await?.is_empty();
@@ -308,8 +310,6 @@ impl Running<'_> {
             gate: config.vault.gate.clone(),
             accessor,
         };
-        let archive = Archive::open(&config.artifacts())
-            .map_err(|error| Error::Setting { key: "[store] artifacts", problem: chain(&error) })?;
         let token_file = options.vault_token.is_none().then(|| given(&config.vault.token_file)).flatten();
         let upkeep = Upkeep::spawn(self.vault.clone(), token_file.map(Path::to_path_buf), stopping.clone());
         let rooms = Arc::new(Rooms {

@@ -292,3 +292,16 @@ async fn a_job_taken_over_keeps_its_artifacts() {
     let place = world.path("other").join("artifacts").join(job_id).join("files/large.bin");
     assert_eq!(fs::read(place).unwrap(), b"zzzzzzzzzz");
 }
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_used_is_told_at_start() {
+    let world = World::new("unusable").await;
+    let folder = world.ledger().join("artifacts").display().to_string();
+    let store = format!("[store]\nartifacts = {}\n", Value::from(folder.clone()));
+    world.bootstrap_with(&world.config_toml().replace("[store]\n", &store));
+    let mut agent = world.launch_agent(&[]);
+    assert_eq!(agent.ended().await.code(), Some(1), "{}", agent.log());
+    let said = agent.log();
+    assert!(said.contains("[store] artifacts") && said.contains(&folder), "{said}");
+    assert_eq!(world.ops.bare(&["for-each-ref", "refs/consign"]), "", "nothing was claimed");
+}
