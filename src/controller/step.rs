@@ -342,8 +342,12 @@ impl Rooms {
         if let (Stage::Granted, Some(at)) = (job.stage, ending.started_at) {
             self.record(job, Event::Started { at }).await?;
         }
-        if ending.started_at.is_some() {
-            // Before the grant is withdrawn: Nomad may collect the allocation at any time.
+        if ending.started_at.is_some() && !job.work.artifacts.is_empty() {
+            // Large files take a while, and the rights end now. Where that fails, `withdraw` repeats it; the
+            // files do not wait for it, because Nomad may collect the allocation at any time.
+            if let Err(error) = self.grants.withdraw(allocation).await {
+                tracing::debug!(allocation, %error, "the grant is withdrawn later");
+            }
             let taken = self.artifacts.take(job.job_id, allocation, &job.work.artifacts).await?;
             ending.artifacts = taken.artifacts;
             if let Some(remark) = taken.remark {
