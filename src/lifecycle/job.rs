@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Phase, Stage};
 use crate::{
+    action::Concurrency,
     duration::Span,
     formula::Body,
     ids::{ActionId, DispatchId, FormulaName, JobId, Revision, SecretName},
@@ -90,6 +91,9 @@ pub struct Work {
     pub model: Option<String>,
     /// Tools that it may use.
     pub tools: Vec<String>,
+    /// The group whose limit it counts against.
+    #[serde(default)]
+    pub concurrency: Option<Concurrency>,
 }
 
 /// The timeout of work that names none, counted from the task's start.
