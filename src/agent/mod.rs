@@ -39,6 +39,7 @@ use crate::{
     ids::Revision,
     nomad, ops_repo,
     ops_repo::{ClaimError, OpsRepo, Owner, RemoteUrl},
+    queue,
     store::{self, Store},
     telemetry::chain,
     track::artifact::{self, Archive, Collector},
@@ -416,7 +417,20 @@ fn rules(config: &Config) -> Rules {
             rules: config.approval.rule.clone(),
         },
         adopt: adopt::Rules { enabled: config.adopt.enabled, secrets: config.adopt.secrets.clone() },
-        running: config.limits.running,
+        queue: queue::Rules {
+            caps: queue::Caps {
+                running: config.limits.running,
+                formula: config.limits.formula.clone(),
+                model: config.limits.model.clone(),
+                group: config.limits.group.clone(),
+            },
+            ageing: queue::Ageing { each: config.queue.ageing.0 },
+            models: queue::Models {
+                loaded: config.queue.models,
+                patience: config.queue.model_patience.0,
+                minimum: config.queue.model_minimum.0,
+            },
+        },
         placement: config.limits.placement.0,
     }
 }

@@ -46,6 +46,7 @@ pub struct Config {
     pub vault: Vault,
     pub approval: Approval,
     pub limits: Limits,
+    pub queue: Queue,
     pub adopt: Adopt,
     pub server: Server,
     pub store: Store,
@@ -125,6 +126,26 @@ pub struct Limits {
     pub running: usize,
     #[schemars(with = "String")]
     pub placement: Span,
+    #[serde(default)]
+    pub formula: BTreeMap<String, usize>,
+    #[serde(default)]
+    pub model: BTreeMap<String, usize>,
+    #[serde(default)]
+    pub group: BTreeMap<String, usize>,
+}
+
+/// In which order jobs are launched.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in default.toml")]
+pub struct Queue {
+    #[schemars(with = "String")]
+    pub ageing: Span,
+    pub models: usize,
+    #[schemars(with = "String")]
+    pub model_patience: Span,
+    #[schemars(with = "String")]
+    pub model_minimum: Span,
 }
 
 /// Which children dispatched by hand are taken over.

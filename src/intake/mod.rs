@@ -106,7 +106,6 @@ fn unavailable(action: &Action, formula: &Formula) -> Option<(Cause, String)> {
         ("resources", action.resources.is_some() || formula.resources.is_some()),
         ("constraints", !action.constraints.is_empty()),
         ("retry", action.retry.is_some()),
-        ("concurrency", action.concurrency.is_some()),
         ("after", !action.after.is_empty()),
         ("not_before", action.not_before.is_some()),
         ("notify", !action.notify.is_empty()),
@@ -142,5 +141,6 @@ fn work(valid: &Valid) -> Work {
         model: action.model.clone(),
         tools: action.tools.clone(),
         artifacts: artifacts(action, formula),
+        concurrency: action.concurrency.clone(),
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Phase, Stage};
 use crate::{
+    action::Concurrency,
     duration::Span,
     formula::Body,
     ids::{ActionId, DispatchId, FormulaName, JobId, Revision, SecretName},
@@ -93,6 +94,9 @@ pub struct Work {
     /// Globs, relative to the task's working directory, of what to keep.
     #[serde(default)]
     pub artifacts: Vec<String>,
+    /// The group whose limit it counts against.
+    #[serde(default)]
+    pub concurrency: Option<Concurrency>,
 }
 
 /// The timeout of work that names none, counted from the task's start.

@@ -1,102 +1,159 @@
-//! Which job is launched next: pure, and in one place.
+//! Which job is launched next, and what holds the others up: pure, and in one place.
+//!
+//! The order is priority with ageing, then the model that is loaded, then first come. The first in that
+//! order that no limit holds is next; what waits behind a full limit does not hold up the rest.
 
-use std::{cmp::Reverse, collections::BTreeSet};
+mod load;
+mod order;
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::ids::JobId;
+use self::order::Rank;
+pub use self::{
+    load::{Caps, Full, Load, Running, Scope},
+    order::{Ageing, Loaded, Models},
+};
+use crate::{action::Concurrency, ids::JobId};
 
 /// How many launches are under way at a time: enough to keep Nomad's dispatch busy (it takes about
 /// three times as many over eight connections as over one), few enough that a burst leaves it
 /// breathing space.
 pub const LAUNCHES: usize = 16;
 
-/// The jobs that may be launched, in the order in which they will be.
+/// One job that may be launched as far as its approval goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The job.
+    pub job_id: JobId,
+    /// When it was first seen.
+    pub submitted_at: Timestamp,
+    /// 0 to 100, the highest first.
+    pub priority: u8,
+    /// The formula that it runs.
+    pub formula: Option<String>,
+    /// The model that it needs loaded.
+    pub model: Option<String>,
+    /// The group whose limit it counts against.
+    pub concurrency: Option<Concurrency>,
+}
+
+/// What the queue decides by.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Rules {
+    /// The limits.
+    pub caps: Caps,
+    /// How waiting counts.
+    pub ageing: Ageing,
+    /// How models take turns.
+    pub models: Models,
+}
+
+/// What a waiting job waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hold {
+    /// Nothing: it is launched as soon as the launches under way leave room.
+    Turn,
+    /// A limit is reached.
+    Full(Full),
+    /// Another model is loaded.
+    Model {
+        /// The models that are loaded.
+        loaded: Vec<String>,
+        /// The time from which one of them may make room, where only that is waited for.
+        until: Option<Timestamp>,
+    },
+}
+
+/// The jobs that wait for their turn.
 #[derive(Debug, Default)]
 pub struct Queue {
-    order: BTreeSet<Place>,
-}
-
-/// A job's place: the highest priority first, then first come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
-    priority: Reverse<u8>,
-    submitted_at: Timestamp,
-    job_id: JobId,
-}
-
-impl Place {
-    /// The place of a job.
-    #[must_use]
-    pub const fn new(priority: u8, submitted_at: Timestamp, job_id: JobId) -> Self {
-        Self { priority: Reverse(priority), submitted_at, job_id }
-    }
-}
-
-/// What counts against the limits.
-#[derive(Debug, Clone, Copy)]
-pub struct Load {
-    /// Jobs that are launched and have not ended.
-    pub running: usize,
-    /// Of these, jobs whose dispatch is under way.
-    pub launching: usize,
-    /// The most that may run; 0 is no cap.
-    pub limit: usize,
-}
-
-impl Load {
-    /// Whether one more may be launched.
-    #[must_use]
-    pub const fn has_room(&self) -> bool {
-        self.launching < LAUNCHES && (self.limit == 0 || self.running < self.limit)
-    }
+    waiting: BTreeMap<JobId, Candidate>,
 }
 
 impl Queue {
-    /// Puts a job in its place; twice changes nothing.
-    pub fn push(&mut self, place: Place) {
-        self.order.insert(place);
+    /// Puts a job in, or replaces what is known of it.
+    pub fn push(&mut self, candidate: Candidate) {
+        self.waiting.insert(candidate.job_id, candidate);
     }
 
     /// Takes a job out, if it is in.
-    pub fn remove(&mut self, place: &Place) {
-        self.order.remove(place);
+    pub fn remove(&mut self, job_id: JobId) {
+        self.waiting.remove(&job_id);
     }
 
-    /// Takes the next job out, where the load leaves room for it.
-    pub fn next(&mut self, load: Load) -> Option<JobId> {
-        if !load.has_room() {
+    /// How many wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether none waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Takes the next job out, where the load leaves room for one.
+    pub fn next(&mut self, load: &Load, rules: &Rules, now: Timestamp) -> Option<JobId> {
+        if load.launching() >= LAUNCHES || rules.caps.is_full(load) {
             return None;
         }
-        self.order.pop_first().map(|place| place.job_id)
+        let free = |candidate: &&Candidate| {
+            !rules.caps.hold(candidate, load)
+                && order::model_hold(candidate, load, &rules.models, now).is_none()
+        };
+        let next =
+            self.waiting.values().filter(free).min_by_key(|candidate| rank(candidate, load, rules, now));
+        let job_id = next?.job_id;
+        self.waiting.remove(&job_id);
+        Some(job_id)
     }
+
+    /// Every waiting job in order, with what it waits for.
+    #[must_use]
+    pub fn explain(&self, load: &Load, rules: &Rules, now: Timestamp) -> Vec<(JobId, Hold)> {
+        let mut order: Vec<&Candidate> = self.waiting.values().collect();
+        order.sort_by_cached_key(|candidate| rank(candidate, load, rules, now));
+        order.into_iter().map(|candidate| (candidate.job_id, hold(candidate, load, rules, now))).collect()
+    }
+
+    /// When the answer of [`Self::next`] may change by time alone; `None` where only the end of a job
+    /// changes it.
+    #[must_use]
+    pub fn wake_at(&self, load: &Load, rules: &Rules, now: Timestamp) -> Option<Timestamp> {
+        let holds = self.waiting.values().map(|candidate| hold(candidate, load, rules, now));
+        holds.filter_map(|hold| if let Hold::Model { until, .. } = hold { until } else { None }).min()
+    }
+
+    /// The waiting jobs of a concurrency group, the first seen first.
+    #[must_use]
+    pub fn of_group(&self, group: &str) -> Vec<JobId> {
+        let of_group = |candidate: &&Candidate| {
+            candidate.concurrency.as_ref().is_some_and(|concurrency| concurrency.group == group)
+        };
+        let mut found: Vec<(Timestamp, JobId)> = self
+            .waiting
+            .values()
+            .filter(of_group)
+            .map(|candidate| (candidate.submitted_at, candidate.job_id))
+            .collect();
+        found.sort_unstable();
+        found.into_iter().map(|(_, job_id)| job_id).collect()
+    }
+}
+
+fn rank(candidate: &Candidate, load: &Load, rules: &Rules, now: Timestamp) -> Rank {
+    order::rank(candidate, &rules.ageing, &rules.models, load.loaded(), now)
+}
+
+fn hold(candidate: &Candidate, load: &Load, rules: &Rules, now: Timestamp) -> Hold {
+    if let Some(full) = rules.caps.full(candidate, load) {
+        return Hold::Full(full);
+    }
+    order::model_hold(candidate, load, &rules.models, now).unwrap_or(Hold::Turn)
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const FREE: Load = Load { running: 0, launching: 0, limit: 0 };
-
-    #[test]
-    fn priority_comes_first_then_first_come() {
-        let at = |second| Timestamp::from_second(second).unwrap();
-        let (low, early, late) = (JobId::new(), JobId::new(), JobId::new());
-        let mut queue = Queue::default();
-        queue.push(Place::new(10, at(1), low));
-        queue.push(Place::new(50, at(3), late));
-        queue.push(Place::new(50, at(2), early));
-        let order: Vec<_> = std::iter::from_fn(|| queue.next(FREE)).collect();
-        assert_eq!(order, [early, late, low]);
-    }
-
-    proptest! {
-        #[test]
-        fn no_limit_is_ever_exceeded(limit in 1_usize..9, running in 0_usize..12, launching in 0_usize..40) {
-            let load = Load { running, launching, limit };
-            prop_assert_eq!(load.has_room(), running < limit && launching < LAUNCHES);
-        }
-    }
-}
+mod tests;

@@ -40,7 +40,7 @@ const NEIGHBOURS: &[(&str, &[&str])] = &[
     ("sample", &["action", "formula", "validation"]),
     ("approval", &["action", "formula"]),
     ("queue", &["action", "lifecycle", "outcome"]),
-    ("lifecycle", &["formula", "outcome"]),
+    ("lifecycle", &["action", "formula", "outcome"]),
     ("dispatch", &["action", "formula", "lifecycle", "outcome"]),
     ("edges", &["*"]),
 ];

@@ -13,6 +13,7 @@ mod layering;
 mod outages;
 mod outcomes;
 mod ownership;
+mod queue;
 mod rewrites;
 mod secrets;
 mod servers;

@@ -178,8 +178,9 @@ impl Driver {
         }
         match self.slots.get_mut(&job_id) {
             Some(slot) => {
-                self.queue.remove(&Self::place(&slot.job));
+                self.queue.remove(job_id);
                 slot.job = job;
+                slot.lined_up = false;
                 self.settle(job_id).await;
             }
             None if ended => {}

@@ -4,6 +4,7 @@ mod findings;
 mod hear;
 mod take_in;
 mod troubles;
+mod turns;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
@@ -30,7 +31,7 @@ use crate::{
     intake::Findings,
     lifecycle::{Event, Job, Stage},
     nomad,
-    queue::{Load, Place, Queue},
+    queue::{self, Load, Queue},
     retry::Pause,
     store,
 };
@@ -64,8 +65,8 @@ pub struct Rules {
     pub approval: approval::Rules,
     /// Which children dispatched by hand are taken over.
     pub adopt: adopt::Rules,
-    /// How many jobs may run at a time; 0 is no cap.
-    pub running: usize,
+    /// Whose turn it is.
+    pub queue: queue::Rules,
     /// How long a job may wait for a node.
     pub placement: Duration,
 }
@@ -82,6 +83,8 @@ struct Slot {
     busy: bool,
     /// What came in while a step was under way.
     deferred: Vec<Event>,
+    /// Whether it has a place in the queue, or had one: what `when_full` says is decided once.
+    lined_up: bool,
     /// The time before which no step is tried again.
     held_until: Option<Timestamp>,
     pause: Pause,
@@ -96,10 +99,14 @@ pub struct Driver {
     by_attempt: HashMap<DispatchId, JobId>,
     by_child: HashMap<String, JobId>,
     queue: Queue,
-    /// Jobs that count against the limit.
-    running: HashSet<JobId>,
-    /// Jobs whose launch is under way.
-    launching: HashSet<JobId>,
+    /// What counts against the limits.
+    load: Load,
+    /// Whether somebody's turn may have come.
+    stirred: bool,
+    /// Jobs that something was left for while no step was under way.
+    unsettled: Vec<JobId>,
+    /// When somebody's turn may come by time alone.
+    turn_at: Option<Timestamp>,
     due: BTreeSet<(Timestamp, JobId)>,
     meeting: HashSet<String>,
     troubles: Troubles,
@@ -119,8 +126,10 @@ impl Driver {
             by_attempt: HashMap::new(),
             by_child: HashMap::new(),
             queue: Queue::default(),
-            running: HashSet::new(),
-            launching: HashSet::new(),
+            load: Load::default(),
+            stirred: false,
+            unsettled: Vec::new(),
+            turn_at: None,
             due: BTreeSet::new(),
             meeting: HashSet::new(),
             troubles: Troubles::default(),
@@ -133,7 +142,11 @@ impl Driver {
             rooms,
         };
         for job in driver.rooms.store.live().await? {
+            let job_id = job.job_id;
             driver.insert(job);
+            if let Some(slot) = driver.slots.get_mut(&job_id) {
+                slot.lined_up = true;
+            }
         }
         Ok(driver)
     }
@@ -159,8 +172,11 @@ impl Driver {
             self.consider(job_id);
         }
         loop {
+            while let Some(job_id) = self.unsettled.pop() {
+                self.settle(job_id).await;
+            }
             self.launch();
-            let wake = self.due.first().map(|(at, _)| *at);
+            let wake = self.due.first().map(|(at, _)| *at).into_iter().chain(self.turn_at).min();
             tokio::select! {
                 () = ending.cancelled() => break,
                 message = self.inbox.recv() => match message {
@@ -232,6 +248,7 @@ impl Driver {
             seen: Seen::default(),
             busy: false,
             deferred: Vec::new(),
+            lined_up: false,
             held_until: None,
             pause: Pause::new(Duration::from_millis(200), Duration::from_secs(10)),
             job,
@@ -250,16 +267,7 @@ impl Driver {
                 self.by_child.insert(child.clone(), job_id);
             }
         }
-        let stage = slot.job.stage;
-        let launching = stage == Stage::Intended || stage == Stage::Queued && slot.busy;
-        let running =
-            launching || (stage > Stage::Intended && stage < Stage::Ended && !slot.job.attempts.is_empty());
-        keep(&mut self.launching, job_id, launching);
-        keep(&mut self.running, job_id, running);
-    }
-
-    fn place(job: &Job) -> Place {
-        Place::new(job.work.priority, job.submitted_at, job.job_id)
+        self.weigh(job_id);
     }
 
     /// Decides what comes next for a job, and begins it.
@@ -279,31 +287,14 @@ impl Driver {
         let context = Context { now, placement: self.rules.placement };
         match plan::next(&slot.job, &slot.seen, context) {
             Next::Do(step) => {
-                self.queue.remove(&Self::place(&slot.job));
+                self.queue.remove(job_id);
                 self.begin(job_id, step);
             }
-            Next::Turn => self.queue.push(Self::place(&slot.job)),
+            Next::Turn => self.line_up(job_id),
             Next::Wait(Some(at)) => {
                 self.due.insert((at, job_id));
             }
             Next::Wait(None) => {}
-        }
-    }
-
-    /// Launches what the limits leave room for.
-    fn launch(&mut self) {
-        loop {
-            let load = Load {
-                running: self.running.len(),
-                launching: self.launching.len(),
-                limit: self.rules.running,
-            };
-            let Some(job_id) = self.queue.next(load) else { return };
-            let turn =
-                self.slots.get(&job_id).is_some_and(|slot| !slot.busy && slot.job.stage == Stage::Queued);
-            if turn {
-                self.begin(job_id, Step::Intend);
-            }
         }
     }
 
@@ -394,9 +385,9 @@ impl Driver {
     fn release(&mut self, job_id: JobId) {
         let Some(slot) = self.slots.remove(&job_id) else { return };
         self.unhold(&Held::Job(job_id));
-        self.queue.remove(&Self::place(&slot.job));
-        self.running.remove(&job_id);
-        self.launching.remove(&job_id);
+        self.queue.remove(job_id);
+        self.load.remove(job_id);
+        self.stirred = true;
         for attempt in slot.job.attempts {
             self.by_attempt.remove(&attempt.dispatch_id);
             if let Some(child) = attempt.child {
@@ -409,20 +400,13 @@ impl Driver {
     /// Looks at the jobs whose time has come.
     fn wake(&mut self) {
         let now = super::now();
+        self.stirred |= self.turn_at.is_some_and(|at| at <= now);
         while let Some((at, job_id)) = self.due.first().copied()
             && at <= now
         {
             self.due.pop_first();
             self.consider(job_id);
         }
-    }
-}
-
-fn keep(set: &mut HashSet<JobId>, job_id: JobId, wanted: bool) {
-    if wanted {
-        set.insert(job_id);
-    } else {
-        set.remove(&job_id);
     }
 }
 

@@ -1,0 +1,127 @@
+//! The order in which jobs are launched, and the limits that hold them.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{World, action, wait_for};
+
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// Formulas that note their start and end in the ledger: `quick` ends by itself, `held` when the file `go` is there.
+fn formulas(world: &World) -> [(&'static str, String); 2] {
+    let (ledger, go) = (world.ledger().display().to_string(), world.path("go").display().to_string());
+    let noted = |work: &str| {
+        format!("echo +$CONSIGN_ACTION_ID >> {ledger}\n{work}\necho -$CONSIGN_ACTION_ID >> {ledger}\n")
+    };
+    [
+        ("formulas/quick.sh", noted("sleep 0.3")),
+        ("formulas/held.sh", noted(&format!("while [ ! -e {go} ]; do sleep 0.1; done"))),
+    ]
+}
+
+/// Commits the formulas and these actions, each an id, its formula and further keys, in one commit.
+fn commit(world: &World, actions: &[(&str, &str, &str)]) {
+    let mut files: Vec<(String, String)> =
+        formulas(world).into_iter().map(|(path, text)| (path.to_owned(), text)).collect();
+    files.extend(
+        actions
+            .iter()
+            .map(|(id, formula, further)| (format!("actions/{id}.toml"), action(id, formula, further))),
+    );
+    let changes: Vec<(&str, Option<&str>)> =
+        files.iter().map(|(path, text)| (path.as_str(), Some(text.as_str()))).collect();
+    world.ops.commit("work", &changes);
+}
+
+async fn started(world: &World, id: &str) {
+    wait_for(&format!("{id} to start"), LIMIT, async || {
+        let lines = world.ledger_lines();
+        if lines.contains(&format!("+{id}")) { Ok(()) } else { Err(format!("{lines:?}")) }
+    })
+    .await;
+}
+
+fn ends(result: &Value, outcome: &str, cause: &str) {
+    assert_eq!((&result["outcome"], &result["cause"]), (&json!(outcome), &json!(cause)), "{result}");
+}
+
+/// The most that worked at a time, of those whose id begins with `prefix`.
+fn most_at_a_time(lines: &[String], prefix: &str) -> usize {
+    let (mut now, mut most) = (0_usize, 0);
+    for line in lines.iter().filter(|line| line[1..].starts_with(prefix)) {
+        now = if line.starts_with('+') { now + 1 } else { now - 1 };
+        most = most.max(now);
+    }
+    most
+}
+
+#[tokio::test]
+async fn no_more_run_than_the_limits_allow() {
+    let world = World::new("limits").await;
+    world.bootstrap("[limits]\nrunning = 3\n[limits.formula]\nquick = 2\n[limits.group]\nsmall = 1\n");
+    let agent = world.agent().await;
+    let group = "concurrency = { group = \"small\", limit = 5 }\n";
+    let mut actions: Vec<(String, &str)> = (0..6).map(|number| (format!("plain-{number}"), "")).collect();
+    actions.extend((0..3).map(|number| (format!("group-{number}"), group)));
+    let actions: Vec<(&str, &str, &str)> =
+        actions.iter().map(|(id, further)| (id.as_str(), "quick", *further)).collect();
+    commit(&world, &actions);
+    for (id, ..) in &actions {
+        ends(&world.result(id, LIMIT).await, "succeeded", "success");
+    }
+    let lines = world.ledger_lines();
+    assert_eq!(lines.len(), 2 * actions.len(), "{lines:?}");
+    assert_eq!((most_at_a_time(&lines, ""), most_at_a_time(&lines, "group-")), (2, 1), "{lines:?}");
+    drop(agent);
+}
+
+#[tokio::test]
+async fn the_highest_priority_is_launched_first_also_after_a_crash() {
+    let world = World::new("priority").await;
+    world.bootstrap("[limits]\nrunning = 1\n");
+    let first = world.agent().await;
+    commit(&world, &[("holder", "held", "")]);
+    started(&world, "holder").await;
+    let waiting = [("low", "priority = 10\n"), ("high", "priority = 90\n"), ("middle", "")];
+    commit(&world, &waiting.map(|(id, further)| (id, "quick", further)));
+    wait_for("all three to be queued", LIMIT, async || {
+        let log = first.log();
+        let queued = waiting.iter().all(|(id, _)| log.contains(&format!("job=\"{id}\" event=\"approved\"")));
+        if queued { Ok(()) } else { Err(log) }
+    })
+    .await;
+    first.kill();
+    let _second = world.agent().await;
+    std::fs::write(world.path("go"), "").unwrap();
+    for (id, _) in waiting {
+        ends(&world.result(id, LIMIT).await, "succeeded", "success");
+    }
+    let starts: Vec<String> = world.ledger_lines().into_iter().filter(|line| line.starts_with('+')).collect();
+    assert_eq!(starts, ["+holder", "+high", "+middle", "+low"]);
+}
+
+#[tokio::test]
+async fn a_full_group_is_skipped_or_loses_its_oldest_as_the_action_says() {
+    let world = World::new("group").await;
+    world.bootstrap("");
+    let _agent = world.agent().await;
+    let group = |when_full: &str| {
+        format!("concurrency = {{ group = \"deploy\", limit = 1, when_full = \"{when_full}\" }}\n")
+    };
+    commit(&world, &[("first", "held", &group("skip"))]);
+    started(&world, "first").await;
+
+    commit(&world, &[("second", "quick", &group("skip"))]);
+    let second = world.result("second", LIMIT).await;
+    ends(&second, "cancelled", "skipped");
+    let message = second["message"].as_str().unwrap();
+    assert!(message.contains("deploy") && message.contains("first"), "{message}");
+
+    commit(&world, &[("third", "quick", &group("cancel_older"))]);
+    let first = world.result("first", LIMIT).await;
+    ends(&first, "cancelled", "superseded");
+    assert!(first["message"].as_str().unwrap().contains("third"), "{first}");
+    ends(&world.result("third", LIMIT).await, "succeeded", "success");
+    assert_eq!(world.ledger_lines(), ["+first", "+third", "-third"]);
+}
