@@ -14,6 +14,7 @@ mod outages;
 mod outcomes;
 mod ownership;
 mod queue;
+mod remotes;
 mod rewrites;
 mod secrets;
 mod servers;

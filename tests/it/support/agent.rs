@@ -105,11 +105,21 @@ impl World {
         self.launch_agent_as(&name, format!("http://127.0.0.1:{port}"), arguments)
     }
 
+    /// Starts the agent with these environment variables, without waiting for it.
+    pub(crate) fn launch_agent_with(&self, environment: &[(&str, &str)]) -> Agent {
+        let mut command = self.consign_as("consign.toml", &["agent"]);
+        command.envs(environment.iter().copied());
+        self.spawn_agent("consign.toml", self.agent_address(), command)
+    }
+
     fn launch_agent_as(&self, config: &str, address: String, arguments: &[&str]) -> Agent {
+        self.spawn_agent(config, address, self.consign_as(config, &[&["agent"], arguments].concat()))
+    }
+
+    fn spawn_agent(&self, config: &str, address: String, mut command: Command) -> Agent {
         let log = self.path(config).with_extension("log");
         let file = File::options().create(true).append(true).open(&log).unwrap();
-        let child = self
-            .consign_as(config, &[&["agent"], arguments].concat())
+        let child = command
             .env("RUST_LOG", "warn,consign=debug,vaultrs=off,rustify=off,sqlx=off")
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())

@@ -2,6 +2,7 @@
 
 mod agent;
 mod git;
+mod git_http;
 mod nomad_api;
 mod own;
 mod shared;
@@ -10,6 +11,7 @@ mod world;
 
 pub(crate) use agent::{Agent, action};
 pub(crate) use git::Git;
+pub(crate) use git_http::GitHttp;
 pub(crate) use nomad_api::NomadApi;
 pub(crate) use own::OwnServers;
 pub(crate) use shared::{Servers, servers};
