@@ -11,6 +11,7 @@ pub mod bootstrap;
 pub mod cli;
 pub mod config;
 pub mod controller;
+pub mod credential;
 pub mod dev;
 pub mod diagnostic;
 pub mod dispatch;

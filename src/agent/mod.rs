@@ -30,6 +30,7 @@ use crate::{
         step::{Permits, Progress, Rooms},
         watch::{self, Watch},
     },
+    credential::Credential,
     dispatch::{
         base_job::{self, BaseJob},
         launch::{self, BaseJobs},
@@ -114,10 +115,10 @@ pub enum Error {
 }
 
 /// A Nomad client as the configuration says.
-pub fn nomad_client(config: &Config, token: Option<SecretString>) -> Result<nomad::Client, nomad::Error> {
+pub fn nomad_client(config: &Config, token: impl Into<Credential>) -> Result<nomad::Client, nomad::Error> {
     nomad::Client::new(nomad::Settings {
         addr: config.nomad.addr.clone(),
-        token,
+        token: token.into(),
         namespace: config.nomad.namespace.clone(),
         region: Some(config.nomad.region.clone()).filter(|region| !region.is_empty()),
         ca_cert: given(&config.nomad.ca_cert).map(Path::to_path_buf),
@@ -125,12 +126,12 @@ pub fn nomad_client(config: &Config, token: Option<SecretString>) -> Result<noma
 }
 
 /// A Vault client as the configuration says.
-pub fn vault_client(config: &Config, token: SecretString) -> Result<Vault, vault::Error> {
+pub fn vault_client(config: &Config, token: impl Into<Credential>) -> Result<Vault, vault::Error> {
     Vault::new(&vault::Settings {
         address: config.vault.addr.clone(),
         ca_certificate: given(&config.vault.ca_cert).map(Path::to_path_buf),
         namespace: Some(config.vault.namespace.clone()).filter(|namespace| !namespace.is_empty()),
-        token,
+        token: token.into(),
     })
 }
 
@@ -196,23 +197,14 @@ pub fn ops_settings(config: &Config, mirror: PathBuf) -> Result<ops_repo::Settin
     })
 }
 
-/// The token of the environment, or else of the configured file.
-pub fn token(
-    key: &'static str,
-    environment: Option<SecretString>,
-    file: &Path,
-) -> Result<Option<SecretString>, Error> {
+/// The token of the environment, or else of the configured file; none where neither gives one.
+pub fn token(key: &'static str, environment: Option<SecretString>, file: &Path) -> Result<Credential, Error> {
     if environment.is_some() {
-        return Ok(environment);
+        return Ok(environment.into());
     }
-    given(file)
-        .map(|file| {
-            grant::read_token_file(file).map_err(|error| Error::Setting {
-                key,
-                problem: format!("cannot read {}: {error}", file.display()),
-            })
-        })
-        .transpose()
+    let Some(file) = given(file) else { return Ok(Credential::default()) };
+    Credential::from_file(file)
+        .map_err(|error| Error::Setting { key, problem: format!("cannot read {}: {error}", file.display()) })
 }
 
 fn hook_secret(config: &Config) -> Result<HookSecret, Error> {
@@ -230,8 +222,7 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
     let vault_token = token("[vault] token_file", options.vault_token.clone(), &config.vault.token_file)?;
     let setting = |key, error: &dyn std::error::Error| Error::Setting { key, problem: chain(error) };
     let nomad = nomad_client(config, nomad_token).map_err(|error| setting("[nomad]", &error))?;
-    let vault = vault_client(config, vault_token.unwrap_or_else(|| String::new().into()))
-        .map_err(|error| setting("[vault]", &error))?;
+    let vault = vault_client(config, vault_token).map_err(|error| setting("[vault]", &error))?;
     let base_jobs = base_jobs(config)?;
     let secret = hook_secret(config)?;
     let ops = ops_settings(config, config.store.path.join("mirror.git"))?;
@@ -311,8 +302,7 @@ impl Running<'_> {
             gate: config.vault.gate.clone(),
             accessor,
         };
-        let token_file = options.vault_token.is_none().then(|| given(&config.vault.token_file)).flatten();
-        let upkeep = Upkeep::spawn(self.vault.clone(), token_file.map(Path::to_path_buf), stopping.clone());
+        let upkeep = Upkeep::spawn(self.vault.clone(), stopping.clone());
         let rooms = Arc::new(Rooms {
             store: self.store.clone(),
             nomad: Arc::clone(&self.nomad),

@@ -12,7 +12,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::Error;
 use crate::{
-    grant::read_token_file,
+    credential::read_token_file,
     ids::DispatchId,
     vault::{Kind, Vault},
 };

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::Finding;
-use crate::{agent, config::Config};
+use crate::{agent, config::Config, credential::Credential};
 
 const SUBJECT: &str = "clocks";
 /// More difference than this is a warning, in seconds.
@@ -12,12 +12,12 @@ const TOLERATED: i64 = 30;
 pub(super) async fn examine(config: &Config) -> Vec<Finding> {
     // Servers tell the time without a token. What cannot be reached is told elsewhere.
     let nomad = async {
-        let client = agent::nomad_client(config, None).ok()?;
+        let client = agent::nomad_client(config, Credential::default()).ok()?;
         let time = client.server_time().await.ok().flatten()?;
         Some(judge("Nomad", time, Timestamp::now()))
     };
     let vault = async {
-        let client = agent::vault_client(config, secrecy::SecretString::default()).ok()?;
+        let client = agent::vault_client(config, Credential::default()).ok()?;
         let time = client.server_time().await.ok().flatten()?;
         Some(judge("Vault", time, Timestamp::now()))
     };

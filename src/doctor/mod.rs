@@ -14,7 +14,7 @@ mod ops_repo;
 mod report;
 mod scratch;
 mod vault;
-mod version;
+pub(crate) mod version;
 
 use std::time::Duration;
 

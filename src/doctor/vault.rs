@@ -17,7 +17,7 @@ const BOOTSTRAP: &str = "consign bootstrap --token-out FILE, and set [vault] tok
 pub(super) async fn examine(config: &Config, tokens: &Tokens) -> Vec<Finding> {
     let token = agent::token("[vault] token_file", tokens.vault.clone(), &config.vault.token_file);
     // Vault tells its health without a token too, which separates the two troubles.
-    let carried = token.as_ref().ok().cloned().flatten().unwrap_or_default();
+    let carried = token.as_ref().ok().cloned().unwrap_or_default();
     let vault = match agent::vault_client(config, carried) {
         Ok(vault) => vault,
         Err(error) => {
@@ -36,8 +36,10 @@ pub(super) async fn examine(config: &Config, tokens: &Tokens) -> Vec<Finding> {
     }
     match token {
         Err(error) => findings.push(Finding::failure(SUBJECT, error.to_string(), BOOTSTRAP)),
-        Ok(None) => findings.push(Finding::failure(SUBJECT, "there is no token for Vault", BOOTSTRAP)),
-        Ok(Some(_)) => findings.extend(with_token(&vault, config).await),
+        Ok(token) if token.token().is_none() => {
+            findings.push(Finding::failure(SUBJECT, "there is no token for Vault", BOOTSTRAP));
+        }
+        Ok(_) => findings.extend(with_token(&vault, config).await),
     }
     findings
 }

@@ -1,10 +1,10 @@
 //! Versions of servers.
 
 /// Major, minor, patch.
-pub(super) type Version = (u32, u32, u32);
+pub(crate) type Version = (u32, u32, u32);
 
 /// Reads a version as servers print it, such as `1.11.3`, `v1.21.2` or `1.10.2+ent`.
-pub(super) fn parse(text: &str) -> Option<Version> {
+pub(crate) fn parse(text: &str) -> Option<Version> {
     let plain = text.trim().trim_start_matches('v');
     let mut numbers = plain.split(['-', '+', ' ']).next()?.split('.').map(str::parse);
     let mut next = || numbers.next()?.ok();

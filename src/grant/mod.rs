@@ -17,10 +17,7 @@ mod upkeep;
 use futures_util::{StreamExt as _, TryStreamExt as _, future, stream};
 
 use self::membership::{Added, Membership};
-pub use self::{
-    error::Error,
-    upkeep::{Upkeep, read_token_file},
-};
+pub use self::{error::Error, upkeep::Upkeep};
 use crate::{
     ids::SecretName,
     vault::{self, Vault},

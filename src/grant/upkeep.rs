@@ -1,8 +1,8 @@
-//! Keeps the agent's token alive: renewed at half its life, read anew when Vault refuses it.
+//! Keeps the agent's token alive: renewed at half its life. A token that was replaced in its file is found by
+//! the connection itself.
 
-use std::{io, path::Path, path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use secrecy::{ExposeSecret as _, SecretString};
 use tokio::{
     sync::{Notify, watch},
     time,
@@ -24,13 +24,12 @@ pub struct Upkeep {
 }
 
 impl Upkeep {
-    /// Starts to keep the token of `vault` alive. With `token_file`, a token that Vault refuses is
-    /// replaced by what the file holds then.
+    /// Starts to keep the token of `vault` alive.
     #[must_use]
-    pub fn spawn(vault: Vault, token_file: Option<PathBuf>, ending: CancellationToken) -> Self {
+    pub fn spawn(vault: Vault, ending: CancellationToken) -> Self {
         let wake = Arc::new(Notify::new());
         let (report, trouble) = watch::channel(None);
-        let task = Task { vault, token_file, wake: Arc::clone(&wake), report };
+        let task = Task { vault, wake: Arc::clone(&wake), report };
         tokio::spawn(async move { ending.run_until_cancelled(task.run()).await });
         Self { wake, trouble }
     }
@@ -49,7 +48,6 @@ impl Upkeep {
 
 struct Task {
     vault: Vault,
-    token_file: Option<PathBuf>,
     wake: Arc<Notify>,
     report: watch::Sender<Option<String>>,
 }
@@ -78,13 +76,7 @@ impl Task {
 
     /// Looks at the token and renews it; gives the time until the next look.
     async fn look(&self) -> Result<Duration, String> {
-        match self.renew().await {
-            Err(error) if error.kind() == Some(Kind::Denied) => {
-                self.read_anew()?;
-                self.renew().await.map_err(|error| describe(&error))
-            }
-            other => other.map_err(|error| describe(&error)),
-        }
+        self.renew().await.map_err(|error| self.describe(&error))
     }
 
     async fn renew(&self) -> Result<Duration, vault::Error> {
@@ -93,40 +85,24 @@ impl Task {
         Ok(next_look(ttl))
     }
 
-    fn read_anew(&self) -> Result<(), String> {
-        let Some(path) = &self.token_file else {
-            return Err("Vault refuses the token, and no token file is configured".to_owned());
+    fn describe(&self, error: &vault::Error) -> String {
+        if error.kind() != Some(Kind::Denied) {
+            return error.to_string();
+        }
+        let credential = self.vault.credential();
+        let Some(file) = credential.file() else {
+            return "Vault refuses the token, and no token file is configured".to_owned();
         };
-        let token = read_token_file(path)
-            .map_err(|error| format!("Vault refuses the token, and {}: {error}", path.display()))?;
-        self.vault.set_token(&token);
-        Ok(())
-    }
-}
-
-fn describe(error: &vault::Error) -> String {
-    match error.kind() {
-        Some(Kind::Denied) => format!("Vault refuses the token: {error}"),
-        _ => error.to_string(),
+        match credential.read_again(None) {
+            Err(unread) => format!("Vault refuses the token, and {}: {unread}", file.display()),
+            Ok(_) => format!("Vault refuses the token: {error}"),
+        }
     }
 }
 
 /// Half the time that the token still lives; a token that never ends is looked at all the same.
 fn next_look(ttl: Duration) -> Duration {
     if ttl.is_zero() { LONGEST } else { (ttl / 2).clamp(SHORTEST, LONGEST) }
-}
-
-/// Reads a token from a file, without the white space around it. An empty file is an error.
-pub fn read_token_file(path: &Path) -> io::Result<SecretString> {
-    let text = SecretString::from(std::fs::read_to_string(path)?);
-    let token = text.expose_secret().trim();
-    if token.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the token file is empty"));
-    }
-    if !token.chars().all(|character| character.is_ascii_graphic()) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the token file holds more than a token"));
-    }
-    Ok(SecretString::from(token))
 }
 
 #[cfg(test)]
@@ -139,18 +115,5 @@ mod tests {
         assert_eq!(next_look(Duration::from_hours(24)), LONGEST);
         assert_eq!(next_look(Duration::from_secs(1)), SHORTEST);
         assert_eq!(next_look(Duration::ZERO), LONGEST);
-    }
-
-    #[test]
-    fn a_token_file_holds_one_token() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("token");
-        for (text, token) in
-            [("hvs.a\n", Some("hvs.a")), (" hvs.a", Some("hvs.a")), ("", None), ("\n", None), ("a b", None)]
-        {
-            std::fs::write(&path, text).unwrap();
-            let read = read_token_file(&path).ok();
-            assert_eq!(read.as_ref().map(secrecy::ExposeSecret::expose_secret), token, "{text:?}");
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! The requests that consign makes.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::RwLock, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
@@ -14,6 +14,7 @@ use super::{
     events::EventStream,
     model::{Allocation, Child, Evaluation, Node, client_status},
 };
+use crate::credential::Credential;
 
 /// How long a request may take, but for the event stream.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
@@ -27,10 +28,10 @@ const PAGE: usize = 500;
 /// How Nomad is reached.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The address, such as `http://127.0.0.1:4646`.
+    /// The address, such as `http://127.0.0.1:4646`, or a socket, such as `unix:///secrets/api.sock`.
     pub addr: String,
-    /// The ACL token.
-    pub token: Option<SecretString>,
+    /// The ACL token, or the identity of a workload.
+    pub token: Credential,
     /// The namespace of every request.
     pub namespace: String,
     /// The region; `None` is the server's own.
@@ -44,7 +45,7 @@ pub struct Settings {
 pub struct Client {
     http: reqwest::Client,
     addr: String,
-    token: RwLock<Option<SecretString>>,
+    token: Credential,
     scope: Vec<(&'static str, String)>,
 }
 
@@ -59,14 +60,18 @@ impl Client {
     /// A client; nothing is asked yet.
     pub fn new(settings: Settings) -> Result<Self, Error> {
         let setup = |what: String| Error::Setup { what };
-        let addr = settings.addr.trim_end_matches('/').to_owned();
+        let mut addr = settings.addr.trim_end_matches('/').to_owned();
         let url = reqwest::Url::parse(&addr).map_err(|error| setup(format!("address {addr:?}: {error}")))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(setup(format!("address {addr:?} is neither http nor https")));
-        }
         let mut builder = reqwest::Client::builder().connect_timeout(CONNECT_LIMIT).no_proxy();
-        if url.scheme() == "http" {
-            builder = builder.tls_certs_only(Vec::new());
+        match url.scheme() {
+            "https" => {}
+            "http" => builder = builder.tls_certs_only(Vec::new()),
+            "unix" if url.path().len() > 1 => {
+                builder = builder.unix_socket(url.path()).tls_certs_only(Vec::new());
+                // The host of a request that goes over a socket is a matter of form.
+                "http://localhost".clone_into(&mut addr);
+            }
+            _ => return Err(setup(format!("address {addr:?} is neither http nor https nor unix"))),
         }
         if let Some(path) = &settings.ca_cert {
             let pem = std::fs::read(path).map_err(|error| setup(format!("{}: {error}", path.display())))?;
@@ -77,14 +82,7 @@ impl Client {
         let http = builder.build().map_err(|error| setup(error.to_string()))?;
         let mut scope = vec![("namespace", settings.namespace)];
         scope.extend(settings.region.map(|region| ("region", region)));
-        Ok(Self { http, addr, token: RwLock::new(settings.token), scope })
-    }
-
-    /// Uses another token from now on.
-    pub fn set_token(&self, token: Option<SecretString>) {
-        if let Ok(mut place) = self.token.write() {
-            *place = token;
-        }
+        Ok(Self { http, addr, token: settings.token, scope })
     }
 
     /// The namespace of every request.
@@ -94,24 +92,35 @@ impl Client {
     }
 
     pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let builder = self.http.request(method, format!("{}{path}", self.addr)).query(&self.scope);
-        let token = self.token.read().ok().and_then(|token| token.clone());
-        match token {
-            Some(token) => builder.header("X-Nomad-Token", token.expose_secret()),
-            None => builder,
-        }
+        self.http.request(method, format!("{}{path}", self.addr)).query(&self.scope)
     }
 
     pub(super) async fn send(&self, name: &str, builder: RequestBuilder) -> Result<Response, Error> {
-        let failed = |source: reqwest::Error| Error::Request {
-            request: name.to_owned(),
-            source: source.without_url(),
-        };
-        let response = builder.timeout(TIME_LIMIT).send().await.map_err(failed)?;
-        checked(name, response).await
+        self.deliver(name, builder.timeout(TIME_LIMIT)).await
     }
 
-    async fn read<T: DeserializeOwned>(&self, name: &str, builder: RequestBuilder) -> Result<T, Error> {
+    /// Sends with the present token, and once more where Nomad refuses that one and its file holds another
+    /// by now: a refused request has done nothing.
+    pub(super) async fn deliver(&self, name: &str, builder: RequestBuilder) -> Result<Response, Error> {
+        let again = builder.try_clone();
+        let token = self.token.token();
+        let refusal = match attempt(name, builder, token.as_ref()).await {
+            Err(error) if error.may_be_the_token() => error,
+            other => return other,
+        };
+        match again {
+            Some(builder) if self.token.read_again(token.as_ref()).is_ok_and(|is_new| is_new) => {
+                attempt(name, builder, self.token.token().as_ref()).await
+            }
+            _ => Err(refusal),
+        }
+    }
+
+    pub(super) async fn read<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        builder: RequestBuilder,
+    ) -> Result<T, Error> {
         let response = self.send(name, builder).await?;
         let bytes = response
             .bytes()
@@ -276,24 +285,33 @@ impl Client {
         let path = "/v1/event/stream";
         let topics = [("topic", "Allocation:*"), ("topic", "Job:*")];
         let builder = self.request(Method::GET, path).query(&topics);
-        let sent = tokio::time::timeout(CONNECT_LIMIT * 2, builder.send()).await;
         let name = format!("GET {path}");
-        let response = match sent {
-            Ok(Ok(response)) => response,
-            Ok(Err(source)) => return Err(Error::Request { request: name, source: source.without_url() }),
-            Err(_) => {
-                return Err(Error::Status {
-                    request: name,
-                    status: StatusCode::GATEWAY_TIMEOUT,
-                    text: "the event stream did not begin".to_owned(),
-                });
-            }
-        };
-        Ok(EventStream::new(checked(&name, response).await?))
+        match tokio::time::timeout(CONNECT_LIMIT * 2, self.deliver(&name, builder)).await {
+            Ok(response) => Ok(EventStream::new(response?)),
+            Err(_) => Err(Error::Status {
+                request: name,
+                status: StatusCode::GATEWAY_TIMEOUT,
+                text: "the event stream did not begin".to_owned(),
+            }),
+        }
     }
 }
 
-pub(super) async fn checked(name: &str, response: Response) -> Result<Response, Error> {
+async fn attempt(
+    name: &str,
+    builder: RequestBuilder,
+    token: Option<&SecretString>,
+) -> Result<Response, Error> {
+    let builder = match token {
+        Some(token) => builder.header("X-Nomad-Token", token.expose_secret()),
+        None => builder,
+    };
+    let failed =
+        |source: reqwest::Error| Error::Request { request: name.to_owned(), source: source.without_url() };
+    checked(name, builder.send().await.map_err(failed)?).await
+}
+
+async fn checked(name: &str, response: Response) -> Result<Response, Error> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);
@@ -323,10 +341,10 @@ mod tests {
 
     #[test]
     fn a_bad_address_is_an_error_with_the_address() {
-        for addr in ["nomad", "ftp://nomad", ""] {
+        for addr in ["nomad", "ftp://nomad", "unix://nomad", ""] {
             let settings = Settings {
                 addr: addr.to_owned(),
-                token: None,
+                token: Credential::default(),
                 namespace: "default".to_owned(),
                 region: None,
                 ca_cert: None,

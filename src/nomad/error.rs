@@ -79,6 +79,18 @@ impl Error {
         matches!(self, Self::Request { source, .. } if source.is_connect())
     }
 
+    /// Whether another token might be taken.
+    pub(super) fn may_be_the_token(&self) -> bool {
+        match self {
+            // The reply to an identity that has expired is of the second kind.
+            Self::Status { status, text, .. } => {
+                self.kind() == Kind::Denied
+                    || (*status == StatusCode::INTERNAL_SERVER_ERROR && text.contains("invalid claims"))
+            }
+            _ => false,
+        }
+    }
+
     /// What sort of trouble it is.
     ///
     /// Nomad gives 500 for bad input and for trouble of its own alike, so a 500 counts as trouble.

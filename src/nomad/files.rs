@@ -15,7 +15,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 
 use super::{
-    client::{Client, checked, escape},
+    client::{Client, escape},
     error::Error,
 };
 
@@ -159,12 +159,10 @@ impl Client {
     pub async fn open_file(&self, allocation: &str, file: &str, limit: u64) -> Result<FileStream, Error> {
         let (path, builder) = self.read_at(allocation, file, limit);
         let request = format!("GET {path}");
-        let response = match tokio::time::timeout(PATIENCE, builder.send()).await {
-            Ok(Ok(response)) => checked(&request, response).await?,
-            Ok(Err(source)) => return Err(Error::Request { request, source: source.without_url() }),
-            Err(_) => return Err(Error::Stalled { request, limit: PATIENCE }),
-        };
-        Ok(FileStream { response, request })
+        match tokio::time::timeout(PATIENCE, self.deliver(&request, builder)).await {
+            Ok(response) => Ok(FileStream { response: response?, request }),
+            Err(_) => Err(Error::Stalled { request, limit: PATIENCE }),
+        }
     }
 
     fn read_at(&self, allocation: &str, file: &str, limit: u64) -> (String, RequestBuilder) {
@@ -192,8 +190,12 @@ impl Client {
 
 /// Whether a reply about a file says that it, or its allocation, is no longer there.
 ///
-/// Nomad gives 500 for a file that the client cannot find, and 404 for a node that is out of reach.
+/// Nomad gives 500 for a file that the client cannot find, and 404 for a node that is out of reach. Of a token
+/// that it refuses it says "not found" too.
 fn gone(status: StatusCode, text: &str) -> bool {
+    if matches!(status, StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED) {
+        return false;
+    }
     let said = ["no such file", "not found", "unknown allocation", "Unknown allocation"];
     (status == StatusCode::NOT_FOUND && !text.contains("No path to node"))
         || said.iter().any(|words| text.contains(words))
@@ -225,6 +227,11 @@ mod tests {
             let entry = FolderEntry { file_mode: mode.to_owned(), ..FolderEntry::default() };
             assert_eq!(entry.kind(), kind, "{mode}");
         }
+    }
+
+    #[test]
+    fn a_refused_token_does_not_make_a_file_missing() {
+        assert!(!gone(StatusCode::FORBIDDEN, "ACL token not found or invalid workload identity"));
     }
 
     #[test]

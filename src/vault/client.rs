@@ -1,11 +1,6 @@
 //! The connection: settings, token, and the one way in which requests are made.
 
-use std::{
-    fmt,
-    path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use rustify::{
     endpoint::Endpoint,
@@ -20,6 +15,7 @@ use vaultrs::{
 };
 
 use super::error::{Asked, Error, Kind};
+use crate::credential::Credential;
 
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,7 +30,7 @@ pub struct Settings {
     /// The Vault namespace.
     pub namespace: Option<String>,
     /// The token that requests carry.
-    pub token: SecretString,
+    pub token: Credential,
 }
 
 /// A connection to Vault; clones share it, its token included.
@@ -44,10 +40,11 @@ pub struct Vault {
 }
 
 struct Shared {
-    /// Only its HTTP client is used; its settings, which print their token, stay in here.
+    /// Only its HTTP client is used; its settings, which would print a token, stay in here.
     client: VaultClient,
-    /// Adds version, namespace and the present token to each request.
-    middleware: RwLock<Arc<EndpointMiddleware>>,
+    /// Adds version and namespace to each request.
+    middleware: EndpointMiddleware,
+    token: Credential,
     address: String,
 }
 
@@ -105,10 +102,11 @@ impl Response {
 }
 
 /// A request that carries the given fields and no others.
+#[derive(Clone, Copy)]
 struct Request<'a> {
     method: Method,
     path: &'a str,
-    body: Option<Vec<u8>>,
+    body: Option<&'a str>,
 }
 
 impl Endpoint for Request<'_> {
@@ -130,7 +128,7 @@ impl Endpoint for Request<'_> {
     }
 
     fn body(&self) -> Result<Option<Vec<u8>>, ClientError> {
-        Ok(self.body.clone())
+        Ok(self.body.map(|body| body.as_bytes().to_vec()))
     }
 }
 
@@ -145,13 +143,14 @@ impl Vault {
             .ca_certs(certificates)
             .namespace(settings.namespace.clone().filter(|namespace| !namespace.is_empty()))
             .timeout(Some(TIMEOUT))
-            .token(settings.token.expose_secret())
+            .token("")
             .verify(true)
             .build()
             .map_err(|error| Error::Settings(error.to_string()))?;
         let client = VaultClient::new(client_settings).map_err(|error| Error::Prepare(Box::new(error)))?;
-        let middleware = RwLock::new(Arc::new(client.middle().clone()));
-        Ok(Self { shared: Arc::new(Shared { client, middleware, address }) })
+        let middleware = client.middle().clone();
+        let token = settings.token.clone();
+        Ok(Self { shared: Arc::new(Shared { client, middleware, token, address }) })
     }
 
     /// The server's address.
@@ -160,43 +159,48 @@ impl Vault {
         &self.shared.address
     }
 
-    /// From now on requests carry `token`, those of all clones too.
-    pub fn set_token(&self, token: &SecretString) {
-        let mut present = self.shared.middleware.write().unwrap_or_else(PoisonError::into_inner);
-        let mut next = present.as_ref().clone();
-        token.expose_secret().clone_into(&mut next.token);
-        *present = Arc::new(next);
+    /// The token that requests carry.
+    #[must_use]
+    pub fn credential(&self) -> &Credential {
+        &self.shared.token
     }
 
     /// A connection to the same server that carries another token.
     #[must_use]
     pub fn with_token(&self, token: &SecretString) -> Self {
-        let mut middleware = self.middleware().as_ref().clone();
-        token.expose_secret().clone_into(&mut middleware.token);
-        let http = rustify::clients::reqwest::Client::new(
-            &self.shared.client.http.base,
-            self.shared.client.http.http.clone(),
-        );
+        let shared = &self.shared;
+        let http =
+            rustify::clients::reqwest::Client::new(&shared.client.http.base, shared.client.http.http.clone());
+        let middleware = shared.middleware.clone();
         let client =
-            VaultClient { http, middle: middleware.clone(), settings: self.shared.client.settings.clone() };
-        let shared = Shared {
-            client,
-            middleware: RwLock::new(Arc::new(middleware)),
-            address: self.shared.address.clone(),
-        };
-        Self { shared: Arc::new(shared) }
-    }
-
-    fn middleware(&self) -> Arc<EndpointMiddleware> {
-        self.shared.middleware.read().unwrap_or_else(PoisonError::into_inner).clone()
+            VaultClient { http, middle: middleware.clone(), settings: shared.client.settings.clone() };
+        let (token, address) = (token.clone().into(), shared.address.clone());
+        Self { shared: Arc::new(Shared { client, middleware, token, address }) }
     }
 
     /// Makes one request with exactly the fields of `body`. `path` is relative to `/v1/`.
+    ///
+    /// It is made once more where Vault refuses the token and its file holds another by now: a refused
+    /// request has done nothing.
     pub async fn request(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Response, Error> {
-        let request = Request { method, path, body: body.map(|body| body.to_string().into_bytes()) };
-        let middleware = self.middleware();
-        let result = request.with_middleware(middleware.as_ref()).exec(self.shared.client.http()).await;
-        let asked = || Asked { method: method.name(), path: path.to_owned() };
+        let body = body.map(Value::to_string);
+        let request = Request { method, path, body: body.as_deref() };
+        let token = self.shared.token.token();
+        let first = self.attempt(request, token.as_ref()).await;
+        let refused = matches!(&first, Err(error) if error.kind() == Some(Kind::Denied));
+        if refused && self.shared.token.read_again(token.as_ref()).is_ok_and(|is_new| is_new) {
+            return self.attempt(request, self.shared.token.token().as_ref()).await;
+        }
+        first
+    }
+
+    async fn attempt(&self, request: Request<'_>, token: Option<&SecretString>) -> Result<Response, Error> {
+        let mut middleware = self.shared.middleware.clone();
+        if let Some(token) = token {
+            token.expose_secret().clone_into(&mut middleware.token);
+        }
+        let result = request.with_middleware(&middleware).exec(self.shared.client.http()).await;
+        let asked = || Asked { method: request.method.name(), path: request.path.to_owned() };
         match result {
             Ok(result) => {
                 let status = result.response.status().as_u16();
@@ -306,7 +310,7 @@ mod tests {
             address: address.to_owned(),
             ca_certificate: None,
             namespace: None,
-            token: SecretString::from("hvs.hidden"),
+            token: SecretString::from("hvs.hidden").into(),
         }
     }
 

@@ -77,7 +77,7 @@ async fn serve() -> SocketAddr {
 fn collector(address: SocketAddr, folder: &Path, reserve: u64) -> Collector {
     let settings = nomad::Settings {
         addr: format!("http://{address}"),
-        token: None,
+        token: crate::credential::Credential::default(),
         namespace: "default".to_owned(),
         region: None,
         ca_cert: None,
