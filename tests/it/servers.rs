@@ -58,7 +58,7 @@ async fn a_restarted_nomad_remembers_and_a_stopped_one_leaves_nothing() {
         ..NomadOptions::default()
     };
     let mut nomad = Nomad::start(&options).await.unwrap();
-    let api = NomadApi::new(&nomad.address(), "default");
+    let api = NomadApi::new(&nomad.address(), "default", None);
     let pid_file = folder.join("task.pid");
     api.run_script("lasting", &format!("echo $$ > {}; exec sleep 3600", pid_file.display())).await;
     let before = api.allocation("lasting", "running").await;
@@ -90,7 +90,7 @@ async fn a_client_of_its_own_joins_its_server() {
     };
     let server = start("server", Role::Server).await;
     let client = start("client", Role::Client { server: server.rpc_address() }).await;
-    let api = NomadApi::new(&server.address(), "default");
+    let api = NomadApi::new(&server.address(), "default", None);
     api.run_script("hello", "exit 0").await;
     api.allocation("hello", "complete").await;
     client.stop().await.unwrap();

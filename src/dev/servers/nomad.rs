@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Value, json};
 
 use super::{Error, create_folder, free_ports, local_client, program, supervised::Process, write_file};
 
@@ -75,6 +76,8 @@ pub struct NomadOptions {
     pub role: Role,
     /// The Vault behind its `vault` blocks; start that one first, for a client looks for it as it starts.
     pub vault: Option<VaultForNomad>,
+    /// The management token, a UUID: ACLs are on where there is one.
+    pub management_token: Option<SecretString>,
     /// How often a template asks Vault again, 0 for ever; none leaves Nomad's default (12).
     pub vault_retry_attempts: Option<u32>,
     /// Host volumes by name.
@@ -83,7 +86,7 @@ pub struct NomadOptions {
     pub server_settings: String,
     /// Further lines of the `client` block, such as `gc_max_allocs = 5`.
     pub client_settings: String,
-    /// Further lines of the whole configuration, such as `acl { enabled = true }`.
+    /// Further lines of the whole configuration, such as `log_level = "TRACE"`.
     pub settings: String,
 }
 
@@ -94,6 +97,7 @@ pub struct Nomad {
     http: reqwest::Client,
     role: Role,
     ports: Ports,
+    management_token: Option<SecretString>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -129,7 +133,8 @@ impl Nomad {
         }
         command.push(format!("-config={}", configuration.display()));
         let process = Process::prepare("nomad", &options.folder, options.remove_folder, &command, &[])?;
-        let mut nomad = Self { process, http: local_client()?, role: options.role, ports };
+        let management_token = options.management_token.clone();
+        let mut nomad = Self { process, http: local_client()?, role: options.role, ports, management_token };
         if let Err(error) = nomad.launch().await {
             nomad.process.clear().await?;
             return Err(error);
@@ -174,8 +179,10 @@ impl Nomad {
     /// Starts the agent again after it ended, with the same ports and data, and returns when it is ready.
     pub async fn launch(&mut self) -> Result<(), Error> {
         self.process.launch().await?;
-        let (http, address, role) = (self.http.clone(), self.address(), self.role);
-        self.process.wait_until(START_LIMIT, async || ready(&http, &address, role).await).await
+        let probe =
+            Probe { http: self.http.clone(), address: self.address(), token: self.management_token.clone() };
+        let role = self.role;
+        self.process.wait_until(START_LIMIT, async || probe.ready(role).await).await
     }
 
     /// Ends the agent by SIGTERM and starts it again.
@@ -190,32 +197,62 @@ impl Nomad {
     }
 }
 
-/// Whether the agent at `address` takes and runs jobs; else what is missing.
-async fn ready(http: &reqwest::Client, address: &str, role: Role) -> Result<(), String> {
-    let get = async |path: String| -> Result<Value, String> {
-        let answer = http.get(format!("{address}{path}")).send().await;
-        let answer =
-            answer.and_then(reqwest::Response::error_for_status).map_err(|error| error.to_string())?;
+/// Asks an agent whether it takes and runs jobs.
+struct Probe {
+    http: reqwest::Client,
+    address: String,
+    token: Option<SecretString>,
+}
+
+impl Probe {
+    /// Whether it does; else what is missing.
+    async fn ready(&self, role: Role) -> Result<(), String> {
+        let leader = self.get("/v1/status/leader").await?;
+        if leader.as_str().is_none_or(str::is_empty) {
+            return Err("no leader is elected".to_owned());
+        }
+        if role.has_server() {
+            self.bootstrap().await?;
+        }
+        if !role.has_client() {
+            return Ok(());
+        }
+        let agent = self.get("/v1/agent/self").await?;
+        let id = agent
+            .pointer("/stats/client/node_id")
+            .and_then(Value::as_str)
+            .ok_or("the client has no node id")?;
+        let node = self.get(&format!("/v1/node/{id}")).await?;
+        if node["Status"] != "ready" || node["SchedulingEligibility"] != "eligible" {
+            return Err(format!("the node is {}, {}", node["Status"], node["SchedulingEligibility"]));
+        }
+        if node.pointer("/Drivers/raw_exec/Healthy") != Some(&Value::Bool(true)) {
+            return Err("the driver raw_exec is not healthy".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Gives the ACL system its management token, where it has none yet.
+    async fn bootstrap(&self) -> Result<(), String> {
+        let Some(token) = &self.token else { return Ok(()) };
+        if self.get("/v1/acl/token/self").await.is_ok() {
+            return Ok(());
+        }
+        let request = self.http.put(format!("{}/v1/acl/bootstrap", self.address));
+        let body = json!({ "BootstrapSecret": token.expose_secret() });
+        let answer = request.json(&body).send().await.and_then(reqwest::Response::error_for_status);
+        answer.map(drop).map_err(|error| error.to_string())
+    }
+
+    async fn get(&self, path: &str) -> Result<Value, String> {
+        let mut request = self.http.get(format!("{}{path}", self.address));
+        if let Some(token) = &self.token {
+            request = request.header("X-Nomad-Token", token.expose_secret());
+        }
+        let answer = request.send().await.and_then(reqwest::Response::error_for_status);
+        let answer = answer.map_err(|error| error.to_string())?;
         answer.json().await.map_err(|error| error.to_string())
-    };
-    let leader = get("/v1/status/leader".to_owned()).await?;
-    if leader.as_str().is_none_or(str::is_empty) {
-        return Err("no leader is elected".to_owned());
     }
-    if !role.has_client() {
-        return Ok(());
-    }
-    let agent = get("/v1/agent/self".to_owned()).await?;
-    let id =
-        agent.pointer("/stats/client/node_id").and_then(Value::as_str).ok_or("the client has no node id")?;
-    let node = get(format!("/v1/node/{id}")).await?;
-    if node["Status"] != "ready" || node["SchedulingEligibility"] != "eligible" {
-        return Err(format!("the node is {}, {}", node["Status"], node["SchedulingEligibility"]));
-    }
-    if node.pointer("/Drivers/raw_exec/Healthy") != Some(&Value::Bool(true)) {
-        return Err("the driver raw_exec is not healthy".to_owned());
-    }
-    Ok(())
 }
 
 /// `text` as a string of Nomad's configuration language, which is that of HCL 1 and escapes as JSON does.
@@ -259,6 +296,9 @@ plugin "raw_exec" {{
         serf = ports.serf,
         settings = options.settings,
     );
+    if options.management_token.is_some() {
+        text.push_str("acl {\n  enabled = true\n}\n");
+    }
     if options.role.has_server() {
         let _ = writeln!(
             text,
@@ -352,6 +392,17 @@ mod tests {
         assert!(
             !text(client).contains("server {") && text(client).contains(r#"servers = ["127.0.0.1:4647"]"#)
         );
+    }
+
+    #[test]
+    fn a_management_token_turns_acls_on_and_stands_nowhere() {
+        assert!(!text(Role::Dev).contains("acl"));
+        let options = NomadOptions {
+            management_token: Some("5bb9bd2d-0f0c-4fd0-9b7a-3e5a9c2f0c11".into()),
+            ..NomadOptions::default()
+        };
+        let text = configuration_text(&options, PORTS);
+        assert!(text.contains("acl {\n  enabled = true\n}") && !text.contains("5bb9bd2d"), "{text}");
     }
 
     #[test]

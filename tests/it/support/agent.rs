@@ -48,8 +48,11 @@ impl World {
 
     /// Runs an operator's command to its end, with `input` on its standard input.
     pub(crate) fn operate(&self, arguments: &[&str], input: &[u8]) -> Output {
-        let mut child = self
-            .consign(arguments)
+        let mut command = self.consign(arguments);
+        if let Some(token) = &self.servers.nomad_token {
+            command.env("NOMAD_TOKEN", token.expose_secret());
+        }
+        let mut child = command
             .env("VAULT_TOKEN", self.servers.vault_token.expose_secret())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -67,11 +70,17 @@ impl World {
 
     /// The same with a configuration of the test's own.
     pub(crate) fn bootstrap_with(&self, config: &str) {
-        std::fs::write(self.path("consign.toml"), config).unwrap();
         let token = self.path("agent.token");
+        self.bootstrap_for(config, &["--token-out", token.to_str().unwrap()]);
+    }
+
+    /// The same with other arguments; gives what it says.
+    pub(crate) fn bootstrap_for(&self, config: &str, arguments: &[&str]) -> String {
+        std::fs::write(self.path("consign.toml"), config).unwrap();
         let _turn = OPERATOR.lock().unwrap_or_else(PoisonError::into_inner);
-        let output = self.operate(&["bootstrap", "--token-out", token.to_str().unwrap()], b"");
+        let output = self.operate(&[&["bootstrap"], arguments].concat(), b"");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// A secret's name that no other test uses: groups of all tests stand in one Vault.
@@ -144,6 +153,13 @@ impl World {
     }
 }
 
+/// Whether the agent at `address` takes work.
+pub(crate) async fn is_ready(address: &str) -> Result<(), String> {
+    let response = reqwest::get(format!("{address}/readyz")).await.map_err(|error| error.to_string())?;
+    let status = response.status();
+    if status.is_success() { Ok(()) } else { Err(format!("{status}: {:?}", response.text().await)) }
+}
+
 /// An action's text. `further` comes before the tables that it may end in.
 pub(crate) fn action(id: &str, formula: &str, further: &str) -> String {
     let secrets = if further.contains("secrets =") { "" } else { "secrets = []\n" };
@@ -156,10 +172,7 @@ impl Agent {
     /// Waits until it takes work.
     pub(crate) async fn ready(&self) {
         wait_for("the agent to be ready", PATIENCE, async || {
-            let response = reqwest::get(format!("{}/readyz", self.address))
-                .await
-                .map_err(|error| format!("{error}; {}", self.log()))?;
-            if response.status().is_success() { Ok(()) } else { Err(self.log()) }
+            is_ready(&self.address).await.map_err(|error| format!("{error}; {}", self.log()))
         })
         .await;
     }

@@ -9,7 +9,7 @@ mod shared;
 mod wait;
 mod world;
 
-pub(crate) use agent::{Agent, action};
+pub(crate) use agent::{Agent, action, is_ready};
 pub(crate) use git::Git;
 pub(crate) use git_http::GitHttp;
 pub(crate) use nomad_api::NomadApi;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use reqwest::{Client, Method};
+use reqwest::{Client, Method, StatusCode};
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
 use super::wait_for;
@@ -12,13 +13,14 @@ use super::wait_for;
 pub(crate) struct NomadApi {
     pub(crate) address: String,
     pub(crate) namespace: String,
+    token: Option<SecretString>,
     http: Client,
 }
 
 impl NomadApi {
-    pub(crate) fn new(address: &str, namespace: &str) -> Self {
+    pub(crate) fn new(address: &str, namespace: &str, token: Option<SecretString>) -> Self {
         let http = Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
-        Self { address: address.to_owned(), namespace: namespace.to_owned(), http }
+        Self { address: address.to_owned(), namespace: namespace.to_owned(), token, http }
     }
 
     /// Makes the namespace.
@@ -38,20 +40,34 @@ impl NomadApi {
         path: &str,
         body: Option<Value>,
     ) -> Result<Value, String> {
-        let mut request = self
-            .http
-            .request(method, format!("{}{path}", self.address))
-            .query(&[("namespace", &self.namespace)]);
+        let (status, text) = self.answer(method, path, body).await?;
+        if !status.is_success() {
+            return Err(format!("{path}: {status}: {text}"));
+        }
+        Ok(serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    /// Status and text of the answer to a request in this namespace, unless `path` names another one.
+    pub(crate) async fn answer(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<(StatusCode, String), String> {
+        let mut request = self.http.request(method, format!("{}{path}", self.address));
+        if !path.contains("namespace=") {
+            request = request.query(&[("namespace", &self.namespace)]);
+        }
+        if let Some(token) = &self.token {
+            request = request.header("X-Nomad-Token", token.expose_secret());
+        }
         if let Some(body) = body {
             request = request.json(&body);
         }
         let answer = request.send().await.map_err(|error| error.to_string())?;
         let status = answer.status();
         let text = answer.text().await.map_err(|error| error.to_string())?;
-        if !status.is_success() {
-            return Err(format!("{path}: {status}: {text}"));
-        }
-        Ok(serde_json::from_str(&text).unwrap_or(Value::String(text)))
+        Ok((status, text))
     }
 
     /// Registers a batch job with one `raw_exec` task that runs `script`.

@@ -1,8 +1,9 @@
 //! A Nomad and a Vault that belong to one test, which may stop and seal them.
 
-use consign::dev::servers::{Nomad, NomadOptions, Role, Vault, VaultForNomad, VaultOptions};
+use consign::dev::servers::{Nomad, NomadOptions, Role, Vault, VaultOptions};
+use secrecy::SecretString;
 
-use super::{Servers, shared::AUTH_PATH};
+use super::{Servers, shared::as_nomad_sees};
 
 /// Servers that remember what they knew when they are started again.
 #[derive(Debug)]
@@ -14,6 +15,15 @@ pub(crate) struct OwnServers {
 
 impl OwnServers {
     pub(crate) async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// The same with Nomad's ACLs on.
+    pub(crate) async fn start_with_acls() -> Self {
+        Self::start_with(Some("3f7d35c1-5d4e-4a58-9c52-8b0f5b1a6a01".into())).await
+    }
+
+    async fn start_with(management_token: Option<SecretString>) -> Self {
         let folder = |name: &str| tempfile::Builder::new().prefix(name).tempdir().unwrap().keep();
         let vault = Vault::start(&VaultOptions {
             folder: folder("consign-vault-"),
@@ -27,12 +37,8 @@ impl OwnServers {
             folder: nomad_folder.clone(),
             remove_folder: true,
             role: Role::Single,
-            vault: Some(VaultForNomad {
-                address: vault.address(),
-                auth_path: AUTH_PATH.to_owned(),
-                role: None,
-                audience: "vault.io".to_owned(),
-            }),
+            vault: Some(as_nomad_sees(&vault)),
+            management_token: management_token.clone(),
             vault_retry_attempts: Some(0),
             ..NomadOptions::default()
         })
@@ -42,6 +48,7 @@ impl OwnServers {
             nomad_address: nomad.address(),
             nomad_pid: nomad.pid().unwrap_or_default(),
             nomad_folder,
+            nomad_token: management_token,
             vault_address: vault.address(),
             vault_pid: vault.pid().unwrap_or_default(),
             vault_token: vault.root_token().clone(),

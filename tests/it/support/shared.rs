@@ -18,6 +18,8 @@ pub(crate) struct Servers {
     pub(crate) nomad_address: String,
     pub(crate) nomad_pid: u32,
     pub(crate) nomad_folder: PathBuf,
+    /// The management token, where ACLs are on.
+    pub(crate) nomad_token: Option<SecretString>,
     pub(crate) vault_address: String,
     pub(crate) vault_pid: u32,
     pub(crate) vault_token: SecretString,
@@ -51,6 +53,16 @@ pub(crate) fn servers() -> Servers {
     }
 }
 
+/// What Nomad is told of a Vault.
+pub(super) fn as_nomad_sees(vault: &Vault) -> VaultForNomad {
+    VaultForNomad {
+        address: vault.address(),
+        auth_path: AUTH_PATH.to_owned(),
+        role: None,
+        audience: "vault.io".to_owned(),
+    }
+}
+
 async fn start() -> Result<(Nomad, Vault, Servers), consign::dev::servers::Error> {
     let nomad_folder = tempfile::Builder::new().prefix("consign-nomad-").tempdir().unwrap();
     let vault_folder = tempfile::Builder::new().prefix("consign-vault-").tempdir().unwrap();
@@ -64,12 +76,7 @@ async fn start() -> Result<(Nomad, Vault, Servers), consign::dev::servers::Error
         folder: nomad_folder.path().to_owned(),
         remove_folder: true,
         role: Role::Dev,
-        vault: Some(VaultForNomad {
-            address: vault.address(),
-            auth_path: AUTH_PATH.to_owned(),
-            role: None,
-            audience: "vault.io".to_owned(),
-        }),
+        vault: Some(as_nomad_sees(&vault)),
         vault_retry_attempts: Some(0),
         // Tests make many short allocations and read them after their end.
         client_settings: "gc_max_allocs = 1000".to_owned(),
@@ -82,6 +89,7 @@ async fn start() -> Result<(Nomad, Vault, Servers), consign::dev::servers::Error
         nomad_pid: nomad.pid().unwrap_or_default(),
         // From here on the supervisors remove the folders.
         nomad_folder: nomad_folder.keep(),
+        nomad_token: None,
         vault_address: vault.address(),
         vault_pid: vault.pid().unwrap_or_default(),
         vault_token: SecretString::from(vault.root_token().expose_secret().to_owned()),

@@ -31,7 +31,7 @@ impl World {
         let folder = tempfile::Builder::new().prefix(&format!("consign-{name}-")).tempdir().unwrap();
         let suffix: String = ulid::Ulid::generate().to_string().to_lowercase().chars().skip(18).collect();
         let name = format!("{name}-{suffix}");
-        let nomad = NomadApi::new(&servers.nomad_address, &name);
+        let nomad = NomadApi::new(&servers.nomad_address, &name, servers.nomad_token.clone());
         nomad.create_namespace().await;
         let ops = Git::new(folder.path());
         fs::write(folder.path().join("ledger"), "").unwrap();
