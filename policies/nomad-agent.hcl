@@ -1,18 +1,22 @@
-# Nomad ACL policy of the agent: `nomad acl policy apply consign policies/nomad-agent.hcl`.
-# Put the namespace of [nomad] namespace in place of "default".
+# Nomad ACL policy of the agent. `consign bootstrap --under-nomad` binds it to the agent's own job; for an
+# agent elsewhere: `nomad acl policy apply consign policies/nomad-agent.hcl`, and a token with it.
+# Put the namespace of [nomad] namespace in place of "default". Nomad before 1.11.2 does not know
+# "register-job" and "deregister-job": "submit-job" stands in for both, and allows more.
 
 namespace "default" {
   capabilities = [
     "list-jobs",
     "read-job",
     "parse-job",
-    "submit-job",
+    "register-job",
+    "deregister-job",
     "dispatch-job",
     "read-logs",
     "read-fs",
   ]
 }
 
+# Which nodes there are, and what drivers, volumes and devices they have.
 node {
   policy = "read"
 }

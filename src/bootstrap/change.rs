@@ -2,6 +2,8 @@
 
 use std::{fmt, path::PathBuf};
 
+use super::AgentJob;
+
 /// One change to make. Its text is a sentence that is true before and after it is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
@@ -33,6 +35,17 @@ pub enum Change {
         path: String,
         /// The role.
         name: String,
+        /// The fields that differ; all where there is no such role.
+        fields: Vec<String>,
+    },
+    /// Write the role that the agent's own job logs in with.
+    AgentRole {
+        /// The auth method.
+        path: String,
+        /// The role.
+        name: String,
+        /// The job.
+        job: AgentJob,
         /// The fields that differ; all where there is no such role.
         fields: Vec<String>,
     },
@@ -90,6 +103,13 @@ impl fmt::Display for Change {
             }
             Self::Role { path, name, fields } => {
                 write!(formatter, "write role {name} of the auth method {path} ({})", fields.join(", "))
+            }
+            Self::AgentRole { path, name, job: AgentJob { namespace, id }, fields } => {
+                write!(
+                    formatter,
+                    "write role {name} of the auth method {path} for the job {id} in Nomad namespace {namespace} ({})",
+                    fields.join(", ")
+                )
             }
             Self::GateEntry { path } => write!(formatter, "write the launch gate's entry {path}"),
             Self::GatePolicy { name } => write!(formatter, "write Vault policy {name} for the launch gate"),

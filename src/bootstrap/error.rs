@@ -1,10 +1,13 @@
-//! What can go wrong while Vault is set up.
+//! What can go wrong while Vault and Nomad are set up.
 
 use std::{io, path::PathBuf};
 
-use crate::vault::{self, policy};
+use crate::{
+    nomad,
+    vault::{self, policy},
+};
 
-/// Vault could not be set up.
+/// Vault or Nomad could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A setting could mean something else to Vault than it says.
@@ -23,6 +26,31 @@ pub enum Error {
         /// What Vault says.
         #[source]
         source: vault::Error,
+    },
+    /// Nomad did not do what was asked.
+    #[error("Nomad refused while {doing}")]
+    Nomad {
+        /// What was being done.
+        doing: String,
+        /// What Nomad says.
+        #[source]
+        source: nomad::Error,
+    },
+    /// A namespace or job id could mean something else in a policy than it says.
+    #[error("{value:?} cannot stand in a Nomad ACL policy: it must be letters, digits and `-`")]
+    Name {
+        /// The value.
+        value: String,
+    },
+    /// A Nomad ACL policy of the agent's name is bound to another job.
+    #[error(
+        "the Nomad ACL policy {name} is bound to {bound_to}: remove it, or name that job with --agent-job"
+    )]
+    PolicyTaken {
+        /// The Nomad ACL policy.
+        name: String,
+        /// What it is bound to.
+        bound_to: String,
     },
     /// A shipped Vault policy cannot be filled in.
     #[error("the Vault policy {name} cannot be written")]
@@ -88,5 +116,10 @@ impl Error {
     pub(super) fn vault(doing: impl Into<String>) -> impl FnOnce(vault::Error) -> Self {
         let doing = doing.into();
         move |source| Self::Vault { doing, source }
+    }
+
+    pub(super) fn nomad(doing: impl Into<String>) -> impl FnOnce(nomad::Error) -> Self {
+        let doing = doing.into();
+        move |source| Self::Nomad { doing, source }
     }
 }

@@ -1,13 +1,16 @@
-//! The auth method that allocations log in with, and its role.
+//! The auth method that allocations log in with, and its roles: one for tasks, one for the agent where it is a
+//! Nomad job itself.
 
 use serde_json::{Map, Value, json};
 
-use super::{Change, Error, Settings};
+use super::{AgentJob, Change, Error, Settings};
 use crate::vault::Vault;
 
 /// The claim that tells allocations apart and that none can forge.
 const USER_CLAIM: &str = "nomad_allocation_id";
-/// How long a task's token lives unless it is renewed, in seconds.
+/// The claim that is the same for every allocation of the agent's job, so that the agent is one entity.
+const AGENT_USER_CLAIM: &str = "sub";
+/// How long a token lives unless it is renewed, in seconds.
 const TOKEN_PERIOD: u64 = 1800;
 
 /// Plans the auth method itself; gives its accessor where it is there.
@@ -36,25 +39,44 @@ pub(super) async fn plan_method(
     Ok(Some(method.accessor))
 }
 
-/// Plans the role; `enabled` says whether the auth method is there already.
-pub(super) async fn plan_role(
+/// Plans the roles; `enabled` says whether the auth method is there already.
+pub(super) async fn plan_roles(
     vault: &Vault,
     settings: &Settings,
     enabled: bool,
     changes: &mut Vec<Change>,
 ) -> Result<(), Error> {
+    let path = || settings.auth_path.clone();
+    let name = settings.role.clone();
+    let fields = missing_fields(vault, settings, &name, &role(settings), enabled).await?;
+    if !fields.is_empty() {
+        changes.push(Change::Role { path: path(), name, fields });
+    }
+    if let Some(job) = &settings.agent_job {
+        let name = settings.agent_policy();
+        let fields = missing_fields(vault, settings, &name, &agent_role(settings, job), enabled).await?;
+        if !fields.is_empty() {
+            changes.push(Change::AgentRole { path: path(), name, job: job.clone(), fields });
+        }
+    }
+    Ok(())
+}
+
+/// The fields in which a role differs from the wanted one.
+async fn missing_fields(
+    vault: &Vault,
+    settings: &Settings,
+    name: &str,
+    wanted: &Value,
+    enabled: bool,
+) -> Result<Vec<String>, Error> {
     let present = if enabled {
-        let role = vault.jwt_role(&settings.auth_path, &settings.role).await;
-        role.map_err(Error::vault(format!("reading role {}", settings.role)))?
+        let role = vault.jwt_role(&settings.auth_path, name).await;
+        role.map_err(Error::vault(format!("reading role {name}")))?
     } else {
         None
     };
-    let fields = differing(&role(settings), &present.unwrap_or_default());
-    if !fields.is_empty() {
-        let (path, name) = (settings.auth_path.clone(), settings.role.clone());
-        changes.push(Change::Role { path, name, fields });
-    }
-    Ok(())
+    Ok(differing(wanted, &present.unwrap_or_default()))
 }
 
 /// Tells the auth method where Nomad's keys are; what else it is set to stays.
@@ -119,17 +141,32 @@ fn config(settings: &Settings, present: Option<&Value>) -> Map<String, Value> {
     config
 }
 
-/// The role: it names the allocation, and grants nothing but keeping the token alive.
+/// The role of tasks: it names the allocation, and grants nothing but keeping the token alive.
 pub(super) fn role(settings: &Settings) -> Value {
+    let claims = json!({ "nomad_namespace": settings.nomad_namespace });
+    role_with(settings, &claims, USER_CLAIM, &[settings.task_policy()])
+}
+
+/// The role of the agent: its one task alone can log in with it.
+pub(super) fn agent_role(settings: &Settings, job: &AgentJob) -> Value {
+    let claims = json!({
+        "nomad_namespace": job.namespace,
+        "nomad_job_id": job.id,
+        "nomad_task": AgentJob::TASK,
+    });
+    role_with(settings, &claims, AGENT_USER_CLAIM, &[settings.agent_policy(), settings.task_policy()])
+}
+
+fn role_with(settings: &Settings, claims: &Value, user_claim: &str, policies: &[String]) -> Value {
     json!({
         "role_type": "jwt",
         "bound_audiences": [settings.audience],
-        "bound_claims": { "nomad_namespace": settings.nomad_namespace },
-        "user_claim": USER_CLAIM,
+        "bound_claims": claims,
+        "user_claim": user_claim,
         "user_claim_json_pointer": false,
         "token_type": "service",
         "token_period": TOKEN_PERIOD,
-        "token_policies": [settings.task_policy()],
+        "token_policies": policies,
         "token_no_default_policy": true,
     })
 }
@@ -142,29 +179,16 @@ fn differing(wanted: &Value, present: &Value) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn settings() -> Settings {
-        Settings {
-            kv: "secret".to_owned(),
-            prefix: "runner".to_owned(),
-            bots: "bots".to_owned(),
-            gate: "consign-go".to_owned(),
-            auth_path: "jwt-nomad".to_owned(),
-            role: "consign-runner".to_owned(),
-            audience: "vault.io".to_owned(),
-            jwks_url: "http://nomad/keys".to_owned(),
-            jwks_ca: None,
-            nomad_namespace: "default".to_owned(),
-            token_out: None,
-        }
-    }
+    use super::{super::tests::settings, *};
 
     #[test]
     fn what_others_configured_stays() {
         let present = json!({ "jwks_url": "http://old", "default_role": "nomad-workloads",
             "bound_issuer": "", "jwt_supported_algs": ["RS256"], "provider_config": {} });
-        let config = Value::Object(config(&settings(), Some(&present)));
+        let config = Value::Object(config(
+            &Settings { jwks_url: "http://nomad/keys".to_owned(), ..settings() },
+            Some(&present),
+        ));
         assert_eq!(
             config,
             json!({ "jwks_url": "http://nomad/keys", "default_role": "nomad-workloads",
@@ -180,6 +204,18 @@ mod tests {
             Err(Error::OtherIssuer { source_of_keys: "oidc_discovery_url", .. })
         ));
         assert!(check_issuer("x", &json!({ "jwks_pairs": [], "oidc_discovery_url": "" })).is_ok());
+    }
+
+    #[test]
+    fn the_agents_role_is_for_its_own_task_alone() {
+        let job = AgentJob { namespace: "ops".to_owned(), id: "consign".to_owned() };
+        let role = agent_role(&settings(), &job);
+        assert_eq!(
+            role["bound_claims"],
+            json!({ "nomad_namespace": "ops", "nomad_job_id": "consign", "nomad_task": "consign" })
+        );
+        assert_eq!(role["token_policies"], json!(["consign-agent", "consign-task"]));
+        assert_eq!(role["token_no_default_policy"], true);
     }
 
     #[test]

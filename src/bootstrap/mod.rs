@@ -1,12 +1,14 @@
 //! Sets Vault up for consign: what is missing is found by reading, then made.
 //!
-//! [`plan`] only reads; [`apply`] makes one change. Applied in order they leave nothing to plan.
+//! [`plan`] only reads; [`apply`] makes one change. Applied in order they leave nothing to plan. For an agent
+//! that is a Nomad job itself, [`acl`] does the same in Nomad.
 //!
 //! Several installations can share one Vault: each has a gate of its own, and the Vault policies are
 //! named after it. With the gate `consign-go` they are `consign-agent` and `consign-task`, with any
 //! other gate `<gate>-agent` and `<gate>-task`. The groups and Vault policies of secrets are called
 //! `runner-<NAME>` everywhere, so installations that share a Vault namespace share those names too.
 
+pub mod acl;
 mod change;
 mod error;
 mod jwt;
@@ -54,6 +56,26 @@ pub struct Settings {
     pub nomad_namespace: String,
     /// Where the agent's token goes; `None` where none is wanted.
     pub token_out: Option<PathBuf>,
+    /// The agent's own Nomad job; `None` where the agent is none.
+    pub agent_job: Option<AgentJob>,
+}
+
+/// The Nomad job that the agent runs as, by `jobs/consign.nomad.hcl`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentJob {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its id.
+    pub id: String,
+}
+
+impl AgentJob {
+    /// Its id, where the operator gives it no other.
+    pub const ID: &str = "consign";
+    /// The name of its one group.
+    pub const GROUP: &str = "consign";
+    /// The name of its one task.
+    pub const TASK: &str = "consign";
 }
 
 impl Settings {
@@ -71,10 +93,11 @@ impl Settings {
             jwks_ca: given(&config.nomad.ca_cert).map(std::fs::read_to_string).transpose()?,
             nomad_namespace: config.nomad.namespace.clone(),
             token_out,
+            agent_job: None,
         })
     }
 
-    /// The name of the agent's Vault policy.
+    /// The name of the agent's Vault policy; of its Vault role and Nomad ACL policy too, where it is a Nomad job.
     #[must_use]
     pub fn agent_policy(&self) -> String {
         self.own_name("agent")
@@ -154,7 +177,7 @@ pub async fn plan(vault: &Vault, settings: &Settings) -> Result<Vec<Change>, Err
     if !has_policy(vault, &task, &settings.render_task_policy()?).await? {
         changes.push(Change::TaskPolicy { name: task });
     }
-    jwt::plan_role(vault, settings, accessor.is_some(), &mut changes).await?;
+    jwt::plan_roles(vault, settings, accessor.is_some(), &mut changes).await?;
 
     if kv_is_new || !gate_entry_is_there(vault, settings).await? {
         changes.push(Change::GateEntry { path: format!("{}/{GATE_ENTRY}", settings.kv) });
@@ -237,6 +260,9 @@ pub async fn apply(vault: &Vault, settings: &Settings, change: &Change) -> Resul
         Change::Role { name, .. } => {
             vault.write_jwt_role(&settings.auth_path, name, &jwt::role(settings)).await
         }
+        Change::AgentRole { name, job, .. } => {
+            vault.write_jwt_role(&settings.auth_path, name, &jwt::agent_role(settings, job)).await
+        }
         Change::GateEntry { .. } => {
             vault.write_entry(&settings.kv, GATE_ENTRY, FIELD, &SecretString::from("go")).await.map(drop)
         }
@@ -272,32 +298,28 @@ pub fn nomad_check_list(settings: &Settings) -> Vec<String> {
          at the launch gate for as long as the agent is away."
             .to_owned(),
         format!("Vault reaches Nomad's public keys at {}.", settings.jwks_url),
-        format!(
-            "With ACLs, the agent's Nomad token may list-jobs, read-job, dispatch-job, read-logs, read-fs, \
-             parse-job and submit-job in namespace {:?}, and `node` read.",
-            settings.nomad_namespace
-        ),
+        match &settings.agent_job {
+            None => format!(
+                "With ACLs, the agent's Nomad token has what policies/nomad-agent.hcl says, in namespace {:?}.",
+                settings.nomad_namespace
+            ),
+            Some(job) => format!(
+                "Nobody else submits jobs in namespace {:?}: whoever can change the job {} has the agent's rights.",
+                job.namespace, job.id
+            ),
+        },
     ]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
 
-    fn settings() -> Settings {
-        Settings {
-            kv: "secret".to_owned(),
-            prefix: "runner".to_owned(),
-            bots: "bots".to_owned(),
-            gate: "consign-go".to_owned(),
-            auth_path: "jwt-nomad".to_owned(),
-            role: "consign-runner".to_owned(),
-            audience: "vault.io".to_owned(),
-            jwks_url: "http://127.0.0.1:4646/.well-known/jwks.json".to_owned(),
-            jwks_ca: None,
-            nomad_namespace: "default".to_owned(),
-            token_out: None,
-        }
+    /// What the default configuration gives.
+    pub(super) fn settings() -> Settings {
+        let config = config::read("consign.toml", "", &config::Environment::new()).unwrap();
+        Settings::of(&config, None).unwrap()
     }
 
     #[test]

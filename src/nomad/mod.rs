@@ -3,12 +3,14 @@
 //! The API version is that of Nomad 1.10.2 and newer. Every reply is read leniently: a field that is
 //! missing or null has its zero value, because a newer server may leave one out.
 
+mod acl;
 mod client;
 mod error;
 mod events;
 mod files;
 mod model;
 
+pub use acl::{AclPolicy, AclState, JobBinding};
 pub use client::{Client, Settings};
 pub use error::{Error, Kind};
 pub use events::{Event, EventStream};

@@ -19,4 +19,5 @@ mod rewrites;
 mod secrets;
 mod servers;
 mod support;
+mod under_nomad;
 mod vault;

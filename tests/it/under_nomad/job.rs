@@ -1,0 +1,207 @@
+//! The agent's own Nomad job in a test.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use secrecy::ExposeSecret as _;
+use serde_json::Value;
+
+use super::PATIENCE;
+use crate::support::{NomadApi, World, is_ready, wait_for};
+
+/// The job `consign` in a namespace of its own.
+pub(super) struct AgentJob {
+    pub(super) nomad: NomadApi,
+    pub(super) vault_role: String,
+    address: String,
+}
+
+impl AgentJob {
+    /// Sets Vault and Nomad up for it; a second time changes nothing.
+    pub(super) async fn set_up(world: &World) -> Self {
+        let namespace = format!("{}-agent", world.name);
+        let nomad =
+            NomadApi::new(&world.servers.nomad_address, &namespace, world.servers.nomad_token.clone());
+        nomad.create_namespace().await;
+        let arguments = ["--under-nomad", "--agent-namespace", &namespace];
+        let said = world.bootstrap_for(&world.config_toml(), &arguments);
+        let vault_role = format!("{}-agent", world.gate());
+        assert!(
+            said.contains(&format!("write Nomad ACL policy {vault_role}, bound to the job consign")),
+            "{said}"
+        );
+        let again = world.bootstrap_for(&world.config_toml(), &arguments);
+        assert!(again.starts_with("everything is set up"), "{again}");
+        assert!(!world.path("agent.token").exists());
+        Self { nomad, vault_role, address: world.agent_address() }
+    }
+
+    /// Runs the shipped job, or its next version, as an operator does.
+    pub(super) fn run(&self, world: &World, further: &[&str]) {
+        let variable = |name: &str, value: &str| ["-var".to_owned(), format!("{name}={value}")];
+        let store = world.path("store");
+        let port = self.address.rsplit(':').next().unwrap();
+        let variables = [
+            variable("config", &world.config_toml()),
+            variable("namespace", &world.name),
+            variable("vault_addr", &world.servers.vault_address),
+            variable("vault_role", &self.vault_role),
+            variable("binary", env!("CARGO_BIN_EXE_consign")),
+            variable("store", store.to_str().unwrap()),
+            variable("port", port),
+        ];
+        let operator = world.servers.nomad_token.as_ref().unwrap().expose_secret();
+        let output = nomad_command(world, operator)
+            .args(["job", "run", "-detach", &format!("-namespace={}", self.nomad.namespace)])
+            .args(variables.iter().flatten())
+            .args(further)
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs/consign.nomad.hcl"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    /// Waits until it takes work.
+    pub(super) async fn ready(&self) {
+        wait_for("the agent to be ready", PATIENCE, async || match is_ready(&self.address).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(format!("{error}; {}", self.events().await)),
+        })
+        .await;
+    }
+
+    /// What Nomad tells of its tasks.
+    async fn events(&self) -> String {
+        let allocations = self.nomad.get("/v1/job/consign/allocations").await.unwrap_or_default();
+        let of = |allocation: &Value| allocation.pointer("/TaskStates/consign/Events").map(Value::to_string);
+        allocations.as_array().into_iter().flatten().filter_map(of).collect()
+    }
+
+    /// Its allocations that run, newest first.
+    async fn running(&self) -> Vec<Value> {
+        let allocations = self.nomad.get("/v1/job/consign/allocations").await.unwrap();
+        let runs = |allocation: &Value| allocation["ClientStatus"] == "running";
+        allocations.as_array().unwrap().iter().filter(|allocation| runs(allocation)).cloned().collect()
+    }
+
+    /// The id of its one allocation.
+    pub(super) async fn allocation(&self) -> String {
+        let running = self.running().await;
+        assert_eq!(running.len(), 1, "{running:?}");
+        running[0]["ID"].as_str().unwrap().to_owned()
+    }
+
+    /// The id of the node that it runs on.
+    pub(super) async fn node(&self) -> String {
+        self.running().await[0]["NodeID"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until another allocation alone runs, and gives its id.
+    pub(super) async fn replaced(&self, before: &str) -> String {
+        wait_for("a new allocation of the agent", PATIENCE, async || {
+            let running = self.running().await;
+            match running.as_slice() {
+                [one] if one["ID"] != before => Ok(one["ID"].as_str().unwrap().to_owned()),
+                others => Err(format!("{} run; {}", others.len(), self.events().await)),
+            }
+        })
+        .await
+    }
+
+    /// Waits until the allocation has ended.
+    pub(super) async fn gone(&self, id: &str) {
+        wait_for("the agent to end", PATIENCE, async || {
+            let running = self.running().await;
+            if running.iter().any(|allocation| allocation["ID"] == id) {
+                Err(self.events().await)
+            } else {
+                Ok(())
+            }
+        })
+        .await;
+    }
+
+    /// The environment of the agent's process.
+    fn environment(allocation: &str) -> Vec<String> {
+        let own = format!("NOMAD_ALLOC_ID={allocation}");
+        let program = Path::new(env!("CARGO_BIN_EXE_consign"));
+        for process in fs::read_dir("/proc").unwrap() {
+            let folder = process.unwrap().path();
+            let Ok(environment) = fs::read(folder.join("environ")) else { continue };
+            let variables: Vec<String> = environment
+                .split(|byte| *byte == 0)
+                .map(|variable| String::from_utf8_lossy(variable).into_owned())
+                .collect();
+            let runs = fs::read_link(folder.join("exe")).is_ok_and(|exe| exe == program);
+            if runs && variables.contains(&own) {
+                return variables;
+            }
+        }
+        panic!("no process of the allocation {allocation}");
+    }
+
+    /// The file of a token in the agent's secrets folder.
+    pub(super) async fn secret_file(&self, name: &str) -> PathBuf {
+        let environment = Self::environment(&self.allocation().await);
+        let folder =
+            environment.iter().find_map(|variable| variable.strip_prefix("NOMAD_SECRETS_DIR=")).unwrap();
+        Path::new(folder).join(name)
+    }
+
+    /// Asserts that neither the job nor the environment of the agent holds a token, nor its store or log.
+    pub(super) async fn has_no_token(&self, world: &World) {
+        let mut tokens = vec![
+            world.servers.vault_token.expose_secret().to_owned(),
+            world.servers.nomad_token.as_ref().unwrap().expose_secret().to_owned(),
+        ];
+        for name in ["nomad_consign.jwt", "vault_token"] {
+            tokens.push(fs::read_to_string(self.secret_file(name).await).unwrap());
+        }
+        let job = self.nomad.get("/v1/job/consign").await.unwrap().to_string();
+        let allocation = self.allocation().await;
+        let environment = Self::environment(&allocation);
+        for variable in &environment {
+            let name = variable.split('=').next().unwrap();
+            assert!(!name.contains("TOKEN") || name.ends_with("_TOKEN_FILE"), "{name} is in the environment");
+        }
+        let places = [("job", job), ("environment", environment.join("\n"))];
+        for (place, text) in places {
+            // A service token of Vault's, and how each JWT begins.
+            for start in ["hvs.", "eyJ"] {
+                assert!(!text.contains(start), "{start} in the {place}");
+            }
+            assert!(!tokens.iter().any(|token| text.contains(token)), "a token in the {place}");
+        }
+        let store = walk(&world.path("store"));
+        assert!(!store.is_empty());
+        for (path, content) in store {
+            let text = String::from_utf8_lossy(&content).into_owned();
+            assert!(!tokens.iter().any(|token| text.contains(token)), "a token in {}", path.display());
+        }
+    }
+}
+
+/// Nomad's own command line, with a token.
+pub(super) fn nomad_command(world: &World, token: &str) -> Command {
+    let program = std::env::var_os("CONSIGN_NOMAD").unwrap_or_else(|| "nomad".into());
+    let mut command = Command::new(program);
+    command.env("NOMAD_ADDR", &world.servers.nomad_address).env("NOMAD_TOKEN", token);
+    command
+}
+
+/// Every file below a folder.
+fn walk(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(walk(&path));
+        } else if let Ok(content) = fs::read(&path) {
+            found.push((path, content));
+        }
+    }
+    found
+}
