@@ -124,7 +124,7 @@ pub struct Listed {
     pub name: SecretName,
     /// Whether there is an entry.
     pub entry: bool,
-    /// Whether there is a Vault policy.
+    /// Whether there is a Vault policy that reads the entry.
     pub policy: bool,
     /// Whether there is an identity group.
     pub group: bool,
@@ -173,12 +173,23 @@ impl Secrets {
         self.admit(name).await
     }
 
-    /// All secrets of which some part is there, in order of their names.
+    /// The secrets of this installation of which some part is there, in order of their names: those with an
+    /// entry below its prefix, and those whose Vault policy reads one there. A group alone may be that of
+    /// another installation, for all share the names of groups.
     pub async fn list(&self) -> Result<Vec<Listed>, Error> {
         let entries = self.vault.entries(&self.kv, &self.prefix).await.map_err(failed("listing entries"))?;
         let policies = self.vault.policies().await.map_err(failed("listing Vault policies"))?;
         let groups = self.vault.groups().await.map_err(failed("listing identity groups"))?;
-        Ok(listed(&entries, &policies, &groups))
+        let mut listed = Vec::new();
+        for name in candidates(&entries, &groups) {
+            let present = policies.contains(&policy_of(&name));
+            let policy = if present { self.has_own_policy(&name).await? } else { false };
+            let entry = entries.iter().any(|entry| entry == name.as_str());
+            if entry || policy {
+                listed.push(Listed { entry, policy, group: groups.contains(&group_of(&name)), name });
+            }
+        }
+        Ok(listed)
     }
 
     /// Removes a secret: its group first, so that nobody is granted it any more. What is not there
@@ -209,9 +220,7 @@ impl Secrets {
     /// alone: another installation may rely on them.
     async fn admit(&self, name: &SecretName) -> Result<Vec<Done>, Error> {
         let (group, policy) = (group_of(name), policy_of(name));
-        let values = [("kv", self.kv.as_str()), ("prefix", &self.prefix), ("name", name.as_str())];
-        let text = policy::render(policy::SECRET, &values)
-            .map_err(|source| Error::Policy { name: name.clone(), source })?;
+        let text = self.policy_text(name)?;
         let present_policy = self.policy(&policy).await?;
         if present_policy.as_ref().is_some_and(|present| !policy::same(present, &text)) {
             return Err(Error::PolicyTaken { policy, path: self.full_path(name) });
@@ -234,6 +243,17 @@ impl Secrets {
             done.push(Done::GroupWritten(group));
         }
         Ok(done)
+    }
+
+    /// The Vault policy that reads the entry.
+    fn policy_text(&self, name: &SecretName) -> Result<String, Error> {
+        let values = [("kv", self.kv.as_str()), ("prefix", &self.prefix), ("name", name.as_str())];
+        policy::render(policy::SECRET, &values).map_err(|source| Error::Policy { name: name.clone(), source })
+    }
+
+    async fn has_own_policy(&self, name: &SecretName) -> Result<bool, Error> {
+        let text = self.policy_text(name)?;
+        Ok(self.policy(&policy_of(name)).await?.is_some_and(|present| policy::same(&present, &text)))
     }
 
     async fn group(&self, name: &str) -> Result<Option<vault::Group>, Error> {
@@ -289,19 +309,10 @@ fn check_value(name: &SecretName, value: &[u8]) -> Result<SecretString, Error> {
     }
 }
 
-fn listed(entries: &[String], policies: &[String], groups: &[String]) -> Vec<Listed> {
+/// The names of entries and groups that may be secrets.
+fn candidates(entries: &[String], groups: &[String]) -> BTreeSet<SecretName> {
     let of_groups = groups.iter().filter_map(|group| group.strip_prefix("runner-"));
-    let names: BTreeSet<SecretName> =
-        entries.iter().map(String::as_str).chain(of_groups).filter_map(|name| name.parse().ok()).collect();
-    names
-        .into_iter()
-        .map(|name| Listed {
-            entry: entries.iter().any(|entry| entry == name.as_str()),
-            policy: policies.contains(&policy_of(&name)),
-            group: groups.contains(&group_of(&name)),
-            name,
-        })
-        .collect()
+    entries.iter().map(String::as_str).chain(of_groups).filter_map(|name| name.parse().ok()).collect()
 }
 
 #[cfg(test)]
@@ -326,16 +337,10 @@ mod tests {
     }
 
     #[test]
-    fn half_made_secrets_are_listed_as_such() {
+    fn secrets_are_looked_for_by_entry_and_by_group() {
         let texts = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let list = listed(
-            &texts(&["A", "B", "folder/", "lower"]),
-            &texts(&["runner-a", "default"]),
-            &texts(&["runner-A", "runner-C", "people"]),
-        );
-        let parts: Vec<_> =
-            list.iter().map(|item| (item.name.as_str(), item.entry, item.policy, item.group)).collect();
-        assert_eq!(parts, [("A", true, true, true), ("B", true, false, false), ("C", false, false, true)]);
-        assert!(list[0].is_complete() && !list[1].is_complete());
+        let entries = texts(&["A", "B", "folder/", "lower"]);
+        let found = candidates(&entries, &texts(&["runner-A", "runner-C", "people"]));
+        assert_eq!(found.iter().map(SecretName::as_str).collect::<Vec<_>>(), ["A", "B", "C"]);
     }
 }

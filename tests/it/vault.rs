@@ -13,7 +13,7 @@ use consign::{
     dev::servers::{Vault as Process, VaultOptions},
     grant::{self, Grants, Upkeep},
     ids::SecretName,
-    secret::{Done, Secrets},
+    secret::{Done, Listed, Secrets},
     vault::{Kind, Method, Settings, Vault},
 };
 use futures_util::future;
@@ -298,6 +298,35 @@ async fn secrets_are_put_listed_linked_and_removed() {
     assert_eq!(secrets.rm(&name("KEY")).await.unwrap().len(), 3);
     assert_eq!(secrets.rm(&name("KEY")).await.unwrap(), []);
     assert_eq!(secrets.list().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn only_the_secrets_of_this_installation_are_listed() {
+    let server = Server::start().await;
+    let (root, secrets) = (server.root(), server.secrets());
+    let other = Secrets::new(server.root(), "secret", "other");
+    secrets.put(&name("OWN"), b"x").await.unwrap();
+    secrets.put(&name("HALF"), b"x").await.unwrap();
+    root.delete_entry("secret", "runner/HALF").await.unwrap();
+    other.put(&name("FOREIGN"), b"x").await.unwrap();
+    // Both have an entry of this name, and the Vault policy is the other's.
+    other.put(&name("BOTH"), b"x").await.unwrap();
+    let value = SecretString::from("x");
+    root.write_entry("secret", "runner/BOTH", "value", &value).await.unwrap();
+
+    let parts = |listed: Vec<Listed>| -> Vec<(String, bool, bool, bool)> {
+        listed.into_iter().map(|one| (one.name.to_string(), one.entry, one.policy, one.group)).collect()
+    };
+    assert_eq!(
+        parts(secrets.list().await.unwrap()),
+        [
+            ("BOTH".to_owned(), true, false, true),
+            ("HALF".to_owned(), false, true, true),
+            ("OWN".to_owned(), true, true, true),
+        ]
+    );
+    let names: Vec<String> = parts(other.list().await.unwrap()).into_iter().map(|one| one.0).collect();
+    assert_eq!(names, ["BOTH", "FOREIGN"]);
 }
 
 #[tokio::test]
