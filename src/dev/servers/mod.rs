@@ -4,12 +4,14 @@
 //! The programs are those that `CONSIGN_NOMAD` and `CONSIGN_VAULT` name, else those on `PATH`.
 
 mod nomad;
+mod server;
 mod supervised;
 mod vault;
 
 use std::{env, net::TcpListener, path::PathBuf, time::Duration};
 
 pub use nomad::{HostVolume, Nomad, NomadOptions, Role, VaultForNomad};
+pub use server::Server;
 pub use vault::{Vault, VaultOptions};
 
 /// A server that could not be started, watched or ended.

@@ -11,7 +11,7 @@ use std::{
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
-use super::{Error, create_folder, free_ports, local_client, program, supervised::Process, write_file};
+use super::{Error, create_folder, program, server::Server, supervised::Process, write_file};
 
 /// How long a fresh agent may take until it runs jobs.
 const START_LIMIT: Duration = Duration::from_secs(90);
@@ -90,13 +90,14 @@ pub struct NomadOptions {
     pub settings: String,
 }
 
-/// A running Nomad agent. Dropped, it is ended in the background with every task that it started.
+/// A running Nomad agent.
+pub type Nomad = Server<Agent>;
+
+/// What a Nomad agent has besides its process.
 #[derive(Debug)]
-pub struct Nomad {
-    process: Process,
-    http: reqwest::Client,
+pub struct Agent {
     role: Role,
-    ports: Ports,
+    rpc: u16,
     management_token: Option<SecretString>,
 }
 
@@ -112,15 +113,10 @@ impl Nomad {
     /// its node is ready and `raw_exec` healthy.
     pub async fn start(options: &NomadOptions) -> Result<Self, Error> {
         let program = program("nomad", "CONSIGN_NOMAD")?;
-        let mut tries = 0;
-        loop {
-            let [http, rpc, serf] = free_ports()?;
-            tries += 1;
-            match Self::start_on(&program, options, Ports { http, rpc, serf }).await {
-                Err(error) if error.is_port_conflict() && tries < 5 => {}
-                done => return done,
-            }
-        }
+        Self::on_free_ports(async |[http, rpc, serf]| {
+            Self::start_on(&program, options, Ports { http, rpc, serf }).await
+        })
+        .await
     }
 
     async fn start_on(program: &str, options: &NomadOptions, ports: Ports) -> Result<Self, Error> {
@@ -134,54 +130,24 @@ impl Nomad {
         command.push(format!("-config={}", configuration.display()));
         let process = Process::prepare("nomad", &options.folder, options.remove_folder, &command, &[])?;
         let management_token = options.management_token.clone();
-        let mut nomad = Self { process, http: local_client()?, role: options.role, ports, management_token };
-        if let Err(error) = nomad.launch().await {
-            nomad.process.clear().await?;
-            return Err(error);
-        }
-        Ok(nomad)
-    }
-
-    /// The address of the HTTP API, such as `http://127.0.0.1:4646`.
-    #[must_use]
-    pub fn address(&self) -> String {
-        format!("http://127.0.0.1:{}", self.ports.http)
+        let kind = Agent { role: options.role, rpc: ports.rpc, management_token };
+        let mut nomad = Self::new(process, ports.http, kind)?;
+        let launch = nomad.launch().await;
+        nomad.launched(launch).await
     }
 
     /// Where clients reach this server.
     #[must_use]
     pub fn rpc_address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.ports.rpc).into()
-    }
-
-    /// The process id, where it runs.
-    #[must_use]
-    pub fn pid(&self) -> Option<u32> {
-        self.process.pid()
-    }
-
-    /// The file that its output goes to.
-    #[must_use]
-    pub fn log(&self) -> PathBuf {
-        self.process.log()
-    }
-
-    /// Ends the agent by SIGTERM. Its tasks go on, as Nomad's do, until [`Nomad::launch`] finds them again.
-    pub async fn terminate(&mut self) -> Result<(), Error> {
-        self.process.terminate().await
-    }
-
-    /// Ends the agent by SIGKILL. Its tasks go on.
-    pub async fn kill(&mut self) -> Result<(), Error> {
-        self.process.kill().await
+        (Ipv4Addr::LOCALHOST, self.kind.rpc).into()
     }
 
     /// Starts the agent again after it ended, with the same ports and data, and returns when it is ready.
     pub async fn launch(&mut self) -> Result<(), Error> {
         self.process.launch().await?;
-        let probe =
-            Probe { http: self.http.clone(), address: self.address(), token: self.management_token.clone() };
-        let role = self.role;
+        let token = self.kind.management_token.clone();
+        let probe = Probe { http: self.http.clone(), address: self.address(), token };
+        let role = self.kind.role;
         self.process.wait_until(START_LIMIT, async || probe.ready(role).await).await
     }
 
@@ -189,11 +155,6 @@ impl Nomad {
     pub async fn restart(&mut self) -> Result<(), Error> {
         self.terminate().await?;
         self.launch().await
-    }
-
-    /// Ends the agent and every task that it started, and unmounts what it mounted.
-    pub async fn stop(mut self) -> Result<(), Error> {
-        self.process.clear().await
     }
 }
 

@@ -6,7 +6,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
-use super::{Error, create_folder, free_ports, local_client, program, supervised::Process, write_file};
+use super::{Error, create_folder, program, server::Server, supervised::Process, write_file};
 
 /// How long a fresh server may take until it answers.
 const START_LIMIT: Duration = Duration::from_mins(1);
@@ -23,12 +23,12 @@ pub struct VaultOptions {
     pub persistent: bool,
 }
 
-/// A running, unsealed Vault. Dropped, it is ended in the background.
+/// A running, unsealed Vault.
+pub type Vault = Server<Unsealed>;
+
+/// What a Vault has besides its process.
 #[derive(Debug)]
-pub struct Vault {
-    process: Process,
-    http: reqwest::Client,
-    port: u16,
+pub struct Unsealed {
     root_token: SecretString,
     /// None where the data is in memory.
     unseal_key: Option<SecretString>,
@@ -38,20 +38,14 @@ impl Vault {
     /// Starts a server on a free port, with a root token of its own, and returns when it is unsealed.
     pub async fn start(options: &VaultOptions) -> Result<Self, Error> {
         let program = program("vault", "CONSIGN_VAULT")?;
-        let mut tries = 0;
-        loop {
-            let [port, cluster] = free_ports()?;
-            tries += 1;
-            let started = if options.persistent {
+        Self::on_free_ports(async |[port, cluster]| {
+            if options.persistent {
                 Self::start_persistent(&program, options, port, cluster).await
             } else {
                 Self::start_in_memory(&program, options, port).await
-            };
-            match started {
-                Err(error) if error.is_port_conflict() && tries < 5 => {}
-                done => return done,
             }
-        }
+        })
+        .await
     }
 
     async fn start_in_memory(program: &str, options: &VaultOptions, port: u16) -> Result<Self, Error> {
@@ -67,11 +61,9 @@ impl Vault {
         ];
         let process =
             Process::prepare("vault", &options.folder, options.remove_folder, &command, &environment)?;
-        let mut vault = Self { process, http: local_client()?, port, root_token: token, unseal_key: None };
-        match vault.launch().await {
-            Ok(()) => Ok(vault),
-            Err(error) => vault.give_up(error).await,
-        }
+        let mut vault = Self::new(process, port, Unsealed { root_token: token, unseal_key: None })?;
+        let launch = vault.launch().await;
+        vault.launched(launch).await
     }
 
     async fn start_persistent(
@@ -98,12 +90,10 @@ impl Vault {
         let command =
             vec![program.to_owned(), "server".to_owned(), format!("-config={}", configuration.display())];
         let process = Process::prepare("vault", &options.folder, options.remove_folder, &command, &[])?;
-        let root_token = SecretString::from(String::new());
-        let mut vault = Self { process, http: local_client()?, port, root_token, unseal_key: None };
-        match vault.first_start().await {
-            Ok(()) => Ok(vault),
-            Err(error) => vault.give_up(error).await,
-        }
+        let kind = Unsealed { root_token: SecretString::default(), unseal_key: None };
+        let mut vault = Self::new(process, port, kind)?;
+        let launch = vault.first_start().await;
+        vault.launched(launch).await
     }
 
     async fn first_start(&mut self) -> Result<(), Error> {
@@ -112,14 +102,14 @@ impl Vault {
         let shares = json!({"secret_shares": 1, "secret_threshold": 1});
         let answer = self.put("initialise Vault", "/v1/sys/init", &shares).await?;
         let secret = |path: &str| answer.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
-        self.root_token = secret("/root_token").into();
-        self.unseal_key = Some(secret("/keys/0").into());
+        self.kind.root_token = secret("/root_token").into();
+        self.kind.unseal_key = Some(secret("/keys/0").into());
         self.unseal().await?;
         let engine = json!({"type": "kv", "options": {"version": "2"}});
         self.put("mount the KV engine", "/v1/sys/mounts/secret", &engine).await?;
         // A fresh engine upgrades itself for a moment, in which it refuses.
         let (http, url) = (self.http.clone(), format!("{}/v1/secret/config", self.address()));
-        let token = self.root_token.clone();
+        let token = self.kind.root_token.clone();
         self.process
             .wait_until(START_LIMIT, async || {
                 let answer = http.get(&url).header("X-Vault-Token", token.expose_secret()).send().await;
@@ -131,38 +121,15 @@ impl Vault {
             .await
     }
 
-    async fn give_up(mut self, error: Error) -> Result<Self, Error> {
-        self.process.clear().await?;
-        Err(error)
-    }
-
-    /// The address of the API, such as `http://127.0.0.1:8200`.
-    #[must_use]
-    pub fn address(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
-    }
-
     /// The root token.
     #[must_use]
     pub fn root_token(&self) -> &SecretString {
-        &self.root_token
-    }
-
-    /// The process id, where it runs.
-    #[must_use]
-    pub fn pid(&self) -> Option<u32> {
-        self.process.pid()
-    }
-
-    /// The file that its output goes to.
-    #[must_use]
-    pub fn log(&self) -> PathBuf {
-        self.process.log()
+        &self.kind.root_token
     }
 
     /// Seals it: it refuses every request until [`Vault::unseal`].
     pub async fn seal(&self) -> Result<(), Error> {
-        if self.unseal_key.is_none() {
+        if self.kind.unseal_key.is_none() {
             return Err(Error::InMemory { operation: "be unsealed again" });
         }
         self.put("seal Vault", "/v1/sys/seal", &json!({})).await.map(drop)
@@ -170,26 +137,16 @@ impl Vault {
 
     /// Unseals it and returns when it is active.
     pub async fn unseal(&mut self) -> Result<(), Error> {
-        let key = self.unseal_key.as_ref().ok_or(Error::InMemory { operation: "be unsealed" })?;
+        let key = self.kind.unseal_key.as_ref().ok_or(Error::InMemory { operation: "be unsealed" })?;
         self.put("unseal Vault", "/v1/sys/unseal", &json!({"key": key.expose_secret()})).await?;
         self.wait_for(is_active).await
-    }
-
-    /// Ends it by SIGTERM.
-    pub async fn terminate(&mut self) -> Result<(), Error> {
-        self.process.terminate().await
-    }
-
-    /// Ends it by SIGKILL.
-    pub async fn kill(&mut self) -> Result<(), Error> {
-        self.process.kill().await
     }
 
     /// Starts it again after it ended, on the same port, and returns when it is unsealed. One that keeps its
     /// data in memory begins empty, with the same root token.
     pub async fn launch(&mut self) -> Result<(), Error> {
         self.process.launch().await?;
-        if self.unseal_key.is_none() {
+        if self.kind.unseal_key.is_none() {
             return self.wait_for(is_active).await;
         }
         self.wait_for(|_| Ok(())).await?;
@@ -202,17 +159,12 @@ impl Vault {
         self.launch().await
     }
 
-    /// Ends it.
-    pub async fn stop(mut self) -> Result<(), Error> {
-        self.process.clear().await
-    }
-
     async fn put(&self, operation: &'static str, path: &str, body: &Value) -> Result<Value, Error> {
         let failed = |source| Error::Request { operation, source };
         let answer = self
             .http
             .put(format!("{}{path}", self.address()))
-            .header("X-Vault-Token", self.root_token.expose_secret())
+            .header("X-Vault-Token", self.kind.root_token.expose_secret())
             .json(body)
             .send()
             .await
