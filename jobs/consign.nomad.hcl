@@ -29,7 +29,7 @@ variable "binary" {
 }
 
 variable "artifact" {
-  description = "Address that Nomad downloads the program, or an archive with it, from; ?checksum=sha256:… is checked"
+  description = "Address that Nomad downloads an archive with consign in it from; ?checksum=sha256:… is checked"
   type        = string
   default     = ""
 }

@@ -110,3 +110,20 @@ impl Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_or_expired_token_may_be_replaced() {
+        let answered =
+            |status, text: &str| Error::Status { request: "GET /".to_owned(), status, text: text.to_owned() };
+        let expired =
+            "rpc error: invalid claims: go-jose/go-jose/jwt: validation failed, token is expired (exp)";
+        assert!(answered(StatusCode::INTERNAL_SERVER_ERROR, expired).may_be_the_token());
+        assert!(answered(StatusCode::FORBIDDEN, "Permission denied").may_be_the_token());
+        assert!(!answered(StatusCode::INTERNAL_SERVER_ERROR, "No cluster leader").may_be_the_token());
+        assert!(!answered(StatusCode::NOT_FOUND, "alloc not found").may_be_the_token());
+    }
+}

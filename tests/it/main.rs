@@ -3,6 +3,7 @@
 mod adoption;
 mod artifacts;
 mod commands;
+mod container;
 mod crashes;
 mod development;
 mod doctor;

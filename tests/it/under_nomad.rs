@@ -3,7 +3,9 @@
 mod forbidden;
 mod job;
 
-use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
+use std::{
+    fs, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path, process::Command, time::Duration,
+};
 
 use consign::{
     bootstrap::acl,
@@ -28,6 +30,25 @@ fn held(world: &World) -> String {
     )
 }
 
+/// Serves the program in an archive, and gives the server's address.
+async fn serve_program(world: &World) -> SocketAddr {
+    let archive = world.path("consign.tar");
+    let program = Path::new(env!("CARGO_BIN_EXE_consign"));
+    let tar = Command::new("tar")
+        .arg("-cf")
+        .arg(&archive)
+        .arg("-C")
+        .args([program.parent().unwrap().as_os_str(), program.file_name().unwrap()])
+        .status();
+    assert!(tar.unwrap().success());
+    let serve = move || std::future::ready(fs::read(archive.clone()).unwrap());
+    let router = axum::Router::new().route("/consign.tar", axum::routing::get(serve));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    address
+}
+
 /// Waits until the ledger has a line.
 async fn told(world: &World, line: &str) {
     wait_for(line, PATIENCE, async || {
@@ -44,6 +65,20 @@ async fn an_agent_under_nomad_works_without_a_token_and_may_do_nothing_else() {
     let agent = AgentJob::set_up(&world).await;
     let secret = world.secret("DATA");
     world.put_secret(&secret, b"the value");
+    for further in [
+        &["-var", "image=registry.example/consign:1", "-var", "volume=store", "-var", "node=one"][..],
+        &[
+            "-var",
+            "artifact=https://example.org/consign.tar.gz",
+            "-var",
+            "driver=exec",
+            "-var",
+            "volume=store",
+        ],
+        &["-var", "from_variable=[\"deploy_key\", \"known_hosts\"]", "-var", "user=nobody"],
+    ] {
+        agent.job(&world, "validate", further);
+    }
     agent.run(&world, &[]);
     agent.ready().await;
 
@@ -72,11 +107,13 @@ async fn an_update_and_a_drain_of_the_agent_lose_and_double_nothing() {
     world.commit_action("over-update", "held", "");
     told(&world, "begun over-update").await;
 
-    // What is committed while nobody looks is found by the next one.
-    agent.run(&world, &["-var", "environment={ CHANGED = \"yes\" }"]);
+    // The next version comes by download. What is committed while nobody looks is found by it.
+    let served = serve_program(&world).await;
+    agent.run(&world, &["-var", &format!("artifact=http://{served}/consign.tar")]);
     world.commit_action("between", "held", "");
     let second = agent.replaced(&first).await;
     agent.ready().await;
+    agent.deployed().await;
     told(&world, "begun between").await;
     fs::write(world.path("release"), "").unwrap();
     for id in ["over-update", "between"] {

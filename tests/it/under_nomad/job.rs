@@ -41,6 +41,11 @@ impl AgentJob {
 
     /// Runs the shipped job, or its next version, as an operator does.
     pub(super) fn run(&self, world: &World, further: &[&str]) {
+        self.job(world, "run", &[&["-detach"], further].concat());
+    }
+
+    /// A subcommand of `nomad job` on the shipped job.
+    pub(super) fn job(&self, world: &World, subcommand: &str, further: &[&str]) {
         let variable = |name: &str, value: &str| ["-var".to_owned(), format!("{name}={value}")];
         let store = world.path("store");
         let port = self.address.rsplit(':').next().unwrap();
@@ -55,7 +60,7 @@ impl AgentJob {
         ];
         let operator = world.servers.nomad_token.as_ref().unwrap().expose_secret();
         let output = nomad_command(world, operator)
-            .args(["job", "run", "-detach", &format!("-namespace={}", self.nomad.namespace)])
+            .args(["job", subcommand, &format!("-namespace={}", self.nomad.namespace)])
             .args(variables.iter().flatten())
             .args(further)
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs/consign.nomad.hcl"))
@@ -69,6 +74,15 @@ impl AgentJob {
         wait_for("the agent to be ready", PATIENCE, async || match is_ready(&self.address).await {
             Ok(()) => Ok(()),
             Err(error) => Err(format!("{error}; {}", self.events().await)),
+        })
+        .await;
+    }
+
+    /// Waits until Nomad's checks have found the latest version healthy.
+    pub(super) async fn deployed(&self) {
+        wait_for("the deployment to succeed", PATIENCE, async || {
+            let deployment = self.nomad.get("/v1/job/consign/deployment").await?;
+            if deployment["Status"] == "successful" { Ok(()) } else { Err(deployment.to_string()) }
         })
         .await;
     }
