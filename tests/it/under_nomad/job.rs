@@ -101,28 +101,31 @@ impl AgentJob {
         allocations.as_array().unwrap().iter().filter(|allocation| runs(allocation)).cloned().collect()
     }
 
-    /// The id of its one allocation.
-    pub(super) async fn allocation(&self) -> String {
-        let running = self.running().await;
-        assert_eq!(running.len(), 1, "{running:?}");
-        running[0]["ID"].as_str().unwrap().to_owned()
-    }
-
-    /// The id of the node that it runs on.
-    pub(super) async fn node(&self) -> String {
-        self.running().await[0]["NodeID"].as_str().unwrap().to_owned()
-    }
-
-    /// Waits until another allocation alone runs, and gives its id.
-    pub(super) async fn replaced(&self, before: &str) -> String {
-        wait_for("a new allocation of the agent", PATIENCE, async || {
+    /// Its one allocation, once Nomad's client has told that it runs, and `before` no longer does.
+    async fn only_one(&self, before: Option<&str>) -> Value {
+        wait_for("one allocation of the agent", PATIENCE, async || {
             let running = self.running().await;
             match running.as_slice() {
-                [one] if one["ID"] != before => Ok(one["ID"].as_str().unwrap().to_owned()),
+                [one] if one["ID"].as_str() != before => Ok(one.clone()),
                 others => Err(format!("{} run; {}", others.len(), self.events().await)),
             }
         })
         .await
+    }
+
+    /// The id of its one allocation.
+    pub(super) async fn allocation(&self) -> String {
+        self.only_one(None).await["ID"].as_str().unwrap().to_owned()
+    }
+
+    /// The id of the node that it runs on.
+    pub(super) async fn node(&self) -> String {
+        self.only_one(None).await["NodeID"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until another allocation alone runs, and gives its id.
+    pub(super) async fn replaced(&self, before: &str) -> String {
+        self.only_one(Some(before)).await["ID"].as_str().unwrap().to_owned()
     }
 
     /// Waits until the allocation has ended.
