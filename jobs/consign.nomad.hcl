@@ -85,7 +85,7 @@ variable "from_variable" {
 }
 
 variable "environment" {
-  description = "Further environment of the agent, such as GIT_SSH_COMMAND"
+  description = "Further environment of the agent, such as GIT_SSH_COMMAND; a $${…} in a value is Nomad's"
   type        = map(string)
   default     = {}
 }

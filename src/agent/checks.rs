@@ -123,7 +123,8 @@ impl Checks<'_> {
                     Some(crate::vault::Kind::Denied) => {
                         format!(
                             "Vault at {addr} does not take the agent's token: make one with \
-                             `consign bootstrap --token-out F` and name it in [vault] token_file."
+                             `consign bootstrap --token-out F` and name it in [vault] token_file; for an agent \
+                             under Nomad, `consign bootstrap --under-nomad`."
                         )
                     }
                     Some(crate::vault::Kind::Sealed) => {

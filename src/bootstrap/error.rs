@@ -18,6 +18,9 @@ pub enum Error {
         /// Its value.
         value: String,
     },
+    /// Vault cannot ask for Nomad's keys there.
+    #[error("Vault cannot get Nomad's keys from {0:?}: set `[vault] jwks_url` to an http or https address")]
+    JwksUrl(String),
     /// Vault did not do what was asked.
     #[error("Vault refused while {doing}")]
     Vault {

@@ -139,6 +139,10 @@ impl Settings {
                 return Err(Error::Setting { name, value: value.clone() });
             }
         }
+        // Where Nomad is reached over a socket, the address that is made of it is none.
+        if !["http://", "https://"].iter().any(|scheme| self.jwks_url.starts_with(scheme)) {
+            return Err(Error::JwksUrl(self.jwks_url.clone()));
+        }
         Ok(())
     }
 
@@ -340,5 +344,7 @@ mod tests {
             assert!(matches!(wrong.check(), Err(Error::Setting { name: "prefix", .. })), "{bad:?}");
         }
         assert!(Settings { gate: "a/b".to_owned(), ..settings() }.check().is_err());
+        let socket = Settings { jwks_url: "unix:///x/.well-known/jwks.json".to_owned(), ..settings() };
+        assert!(matches!(socket.check(), Err(Error::JwksUrl(_))));
     }
 }

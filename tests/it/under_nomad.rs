@@ -19,6 +19,8 @@ use self::job::AgentJob;
 use crate::support::{OwnServers, World, wait_for};
 
 const PATIENCE: Duration = Duration::from_mins(1);
+/// What bootstrap says of the ACL policy.
+const BOUND: &str = "-go-agent, bound to the job consign in Nomad namespace ";
 
 /// A formula that ends when the file `release` in the test's folder is there, and says so in the ledger.
 fn held(world: &World) -> String {
@@ -62,7 +64,7 @@ async fn told(world: &World, line: &str) {
 async fn an_agent_under_nomad_works_without_a_token_and_may_do_nothing_else() {
     let own = OwnServers::start_with_acls().await;
     let world = World::on(own.servers.clone(), "under").await;
-    let agent = AgentJob::set_up(&world).await;
+    let agent = AgentJob::set_up(&world, BOUND).await;
     let secret = world.secret("DATA");
     world.put_secret(&secret, b"the value");
     for further in [
@@ -79,8 +81,15 @@ async fn an_agent_under_nomad_works_without_a_token_and_may_do_nothing_else() {
     ] {
         agent.job(&world, "validate", further);
     }
-    agent.run(&world, &[]);
+    // A file that is no token of Nomad's or Vault's comes from the job's own Nomad variable.
+    let items = json!({ "Path": "nomad/jobs/consign", "Items": { "hook_secret": "known to the forge" } });
+    agent.nomad.request(Method::PUT, "/v1/var/nomad/jobs/consign", Some(items)).await.unwrap();
+    let environment = "environment={ CONSIGN_OPS_HOOK_SECRET_FILE = \"$${NOMAD_SECRETS_DIR}/hook_secret\" }";
+    agent.run(&world, &["-var", "from_variable=[\"hook_secret\"]", "-var", environment]);
     agent.ready().await;
+    let hook = format!("{}/hooks/git", world.agent_address());
+    let unsigned = reqwest::Client::new().post(hook).body("{}").send().await.unwrap();
+    assert_eq!(unsigned.status(), 401, "the secret is there, so loopback alone does not do");
 
     let script = format!("#!/bin/sh\necho \"read ${secret}\"\n");
     world.ops.commit("formula", &[("formulas/read.sh", Some(&script))]);
@@ -96,10 +105,24 @@ async fn an_agent_under_nomad_works_without_a_token_and_may_do_nothing_else() {
 }
 
 #[tokio::test]
+async fn an_agent_under_a_nomad_without_acls_works_as_well() {
+    let world = World::new("open").await;
+    let agent = AgentJob::set_up(&world, "Nomad's ACLs are off").await;
+    agent.run(&world, &[]);
+    agent.ready().await;
+    world.ops.commit("formula", &[("formulas/a.sh", Some("echo out\n"))]);
+    world.commit_action("one", "a", "");
+    assert_eq!(world.result("one", PATIENCE).await["logs"], "out\n");
+    let allocation = agent.allocation().await;
+    agent.nomad.request(Method::DELETE, "/v1/job/consign?purge=true", None).await.unwrap();
+    agent.gone(&allocation).await;
+}
+
+#[tokio::test]
 async fn an_update_and_a_drain_of_the_agent_lose_and_double_nothing() {
     let own = OwnServers::start_with_acls().await;
     let world = World::on(own.servers.clone(), "moved").await;
-    let agent = AgentJob::set_up(&world).await;
+    let agent = AgentJob::set_up(&world, BOUND).await;
     agent.run(&world, &[]);
     agent.ready().await;
     let first = agent.allocation().await;

@@ -18,9 +18,12 @@ pub(super) async fn everything_else_is_refused(world: &World, agent: &AgentJob) 
     let ids: Vec<&str> = jobs.as_array().unwrap().iter().filter_map(|job| job["ID"].as_str()).collect();
     assert!(ids.contains(&"runner") && !ids.contains(&"consign"), "{ids:?}");
     // Lists that it may not see are empty, or hold its own alone.
-    for list in ["/v1/vars?namespace=*", "/v1/volumes?type=csi&namespace=*"] {
-        assert_eq!(nomad.get(list).await.unwrap(), json!([]), "{list}");
-    }
+    let foreign = json!({ "Path": "nomad/jobs/foreign", "Items": { "a": "b" } });
+    world.nomad.request(Method::PUT, "/v1/var/nomad/jobs/foreign", Some(foreign)).await.unwrap();
+    let variables = nomad.get("/v1/vars?namespace=*").await.unwrap();
+    let paths: Vec<&Value> = variables.as_array().unwrap().iter().map(|one| &one["Path"]).collect();
+    assert_eq!(paths, ["nomad/jobs/consign"]);
+    assert_eq!(nomad.get("/v1/volumes?type=csi&namespace=*").await.unwrap(), json!([]));
     let policies = nomad.get("/v1/acl/policies").await.unwrap();
     assert_eq!(policies.as_array().unwrap().len(), 1, "{policies}");
 
@@ -103,7 +106,12 @@ fn requests(own: &str, node: &str, allocation: &str) -> Vec<(Method, String, Opt
         ),
         (&put, "/v1/acl/role".to_owned(), Some(json!({ "Name": "mine", "Policies": [{ "Name": "mine" }] }))),
         // Variables and volumes.
-        (&get, "/v1/var/consign".to_owned(), None),
+        (&get, "/v1/var/nomad/jobs/foreign".to_owned(), None),
+        (
+            &put,
+            format!("/v1/var/nomad/jobs/consign?namespace={own}"),
+            Some(json!({ "Path": "nomad/jobs/consign", "Items": { "a": "b" } })),
+        ),
         (&put, "/v1/var/consign".to_owned(), Some(json!({ "Path": "consign", "Items": { "a": "b" } }))),
         (
             &put,

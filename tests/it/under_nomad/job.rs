@@ -20,8 +20,8 @@ pub(super) struct AgentJob {
 }
 
 impl AgentJob {
-    /// Sets Vault and Nomad up for it; a second time changes nothing.
-    pub(super) async fn set_up(world: &World) -> Self {
+    /// Sets Vault and Nomad up for it, which says `told` of Nomad; a second time changes nothing.
+    pub(super) async fn set_up(world: &World, told: &str) -> Self {
         let namespace = format!("{}-agent", world.name);
         let nomad =
             NomadApi::new(&world.servers.nomad_address, &namespace, world.servers.nomad_token.clone());
@@ -29,12 +29,9 @@ impl AgentJob {
         let arguments = ["--under-nomad", "--agent-namespace", &namespace];
         let said = world.bootstrap_for(&world.config_toml(), &arguments);
         let vault_role = format!("{}-agent", world.gate());
-        assert!(
-            said.contains(&format!("write Nomad ACL policy {vault_role}, bound to the job consign")),
-            "{said}"
-        );
+        assert!(said.contains(told), "{said}");
         let again = world.bootstrap_for(&world.config_toml(), &arguments);
-        assert!(again.starts_with("everything is set up"), "{again}");
+        assert!(again.contains("everything is set up"), "{again}");
         assert!(!world.path("agent.token").exists());
         Self { nomad, vault_role, address: world.agent_address() }
     }
@@ -58,8 +55,8 @@ impl AgentJob {
             variable("store", store.to_str().unwrap()),
             variable("port", port),
         ];
-        let operator = world.servers.nomad_token.as_ref().unwrap().expose_secret();
-        let output = nomad_command(world, operator)
+        let operator = world.servers.nomad_token.clone().unwrap_or_default();
+        let output = nomad_command(world, operator.expose_secret())
             .args(["job", subcommand, &format!("-namespace={}", self.nomad.namespace)])
             .args(variables.iter().flatten())
             .args(further)
