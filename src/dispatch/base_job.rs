@@ -209,8 +209,14 @@ fn set_driver(task: &mut EditBlock, settings: &Settings) {
             }
         }
         Driver::Exec | Driver::RawExec => {
+            // Nomad links the node's own programs into the chroot of exec, and its default capabilities
+            // would let a task change them.
+            let dropped = match settings.driver {
+                Driver::Exec => "        cap_drop = [\"all\"]\n",
+                _ => "",
+            };
             let text = format!(
-                "        command = \"/bin/sh\"\n        args    = [\"${{NOMAD_TASK_DIR}}/{WRAPPER}\"]\n      "
+                "        command = \"/bin/sh\"\n        args    = [\"${{NOMAD_TASK_DIR}}/{WRAPPER}\"]\n{dropped}      "
             );
             if let Ok(body) = text.parse() {
                 config.body = body;

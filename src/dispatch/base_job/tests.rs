@@ -80,6 +80,7 @@ fn rendering_changes_what_is_configured_alone() {
             hcl.contains("args    = [\"${NOMAD_TASK_DIR}/consign/wrapper\"]") != (driver == Driver::Docker)
         );
         assert!(templates(hcl).contains(&Expression::from(WRAPPER_TEXT)));
+        assert_eq!(hcl.contains("[\"all\"]"), driver != Driver::RawExec, "it drops its capabilities: {hcl}");
         assert!(hcl.contains("# An attempt is never repeated by Nomad"));
         assert!(BaseJob::read("runner", hcl).is_ok());
     }
