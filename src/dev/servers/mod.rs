@@ -1,14 +1,17 @@
-//! Real Nomad and Vault servers, started on free ports of the loopback interface, each in a folder of its own.
+//! Real Nomad, Vault and Docker servers, each in a folder of its own; Nomad and Vault listen on free ports of the
+//! loopback interface, Docker on a socket in its folder.
 //!
 //! They end with the program that started them, even where that is killed, and so do the tasks that they run.
-//! The programs are those that `CONSIGN_NOMAD` and `CONSIGN_VAULT` name, else those on `PATH`.
+//! The programs are those that `CONSIGN_NOMAD`, `CONSIGN_VAULT` and `CONSIGN_DOCKERD` name, else those on `PATH`.
 
+mod docker;
 mod nomad;
 mod supervised;
 mod vault;
 
 use std::{env, net::TcpListener, path::PathBuf, time::Duration};
 
+pub use docker::{Docker, DockerOptions};
 pub use nomad::{HostVolume, Nomad, NomadOptions, Role, VaultForNomad};
 pub use vault::{Vault, VaultOptions};
 
@@ -16,9 +19,7 @@ pub use vault::{Vault, VaultOptions};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Neither the environment nor `PATH` has the program.
-    #[error(
-        "{name} is not on PATH; put it there (`PATH=\"$(scripts/servers):$PATH\"`) or name it in {variable}"
-    )]
+    #[error("{name} is not on PATH; {} or name it in {variable}", remedy(name))]
     Missing {
         /// The program looked for.
         name: &'static str,
@@ -101,6 +102,13 @@ impl Error {
     /// Whether another program took the port between its choice and its use.
     fn is_port_conflict(&self) -> bool {
         matches!(self, Self::Ended { tail, .. } if tail.contains("address already in use"))
+    }
+}
+
+fn remedy(name: &str) -> &'static str {
+    match name {
+        "dockerd" => "install it (Debian: `apt-get install docker.io`)",
+        _ => "put it there (`PATH=\"$(scripts/servers):$PATH\"`)",
     }
 }
 

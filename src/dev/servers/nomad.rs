@@ -77,6 +77,8 @@ pub struct NomadOptions {
     pub vault: Option<VaultForNomad>,
     /// How often a template asks Vault again, 0 for ever; none leaves Nomad's default (12).
     pub vault_retry_attempts: Option<u32>,
+    /// The socket of the Docker engine that runs tasks; with none Nomad looks for the machine's.
+    pub docker: Option<PathBuf>,
     /// Host volumes by name.
     pub host_volumes: BTreeMap<String, HostVolume>,
     /// Further lines of the `server` block, such as `job_gc_threshold = "1s"`.
@@ -93,6 +95,7 @@ pub struct Nomad {
     process: Process,
     http: reqwest::Client,
     role: Role,
+    drivers: &'static [&'static str],
     ports: Ports,
 }
 
@@ -105,7 +108,7 @@ struct Ports {
 
 impl Nomad {
     /// Starts an agent on free ports and returns when it is ready: the API answers, and where it has a client,
-    /// its node is ready and `raw_exec` healthy.
+    /// its node is ready and `raw_exec` healthy, and docker too where an engine was named.
     pub async fn start(options: &NomadOptions) -> Result<Self, Error> {
         let program = program("nomad", "CONSIGN_NOMAD")?;
         let mut tries = 0;
@@ -129,7 +132,8 @@ impl Nomad {
         }
         command.push(format!("-config={}", configuration.display()));
         let process = Process::prepare("nomad", &options.folder, options.remove_folder, &command, &[])?;
-        let mut nomad = Self { process, http: local_client()?, role: options.role, ports };
+        let drivers: &[&str] = if options.docker.is_some() { &["raw_exec", "docker"] } else { &["raw_exec"] };
+        let mut nomad = Self { process, http: local_client()?, role: options.role, drivers, ports };
         if let Err(error) = nomad.launch().await {
             nomad.process.clear().await?;
             return Err(error);
@@ -174,8 +178,8 @@ impl Nomad {
     /// Starts the agent again after it ended, with the same ports and data, and returns when it is ready.
     pub async fn launch(&mut self) -> Result<(), Error> {
         self.process.launch().await?;
-        let (http, address, role) = (self.http.clone(), self.address(), self.role);
-        self.process.wait_until(START_LIMIT, async || ready(&http, &address, role).await).await
+        let (http, address, role, drivers) = (self.http.clone(), self.address(), self.role, self.drivers);
+        self.process.wait_until(START_LIMIT, async || ready(&http, &address, role, drivers).await).await
     }
 
     /// Ends the agent by SIGTERM and starts it again.
@@ -191,7 +195,7 @@ impl Nomad {
 }
 
 /// Whether the agent at `address` takes and runs jobs; else what is missing.
-async fn ready(http: &reqwest::Client, address: &str, role: Role) -> Result<(), String> {
+async fn ready(http: &reqwest::Client, address: &str, role: Role, drivers: &[&str]) -> Result<(), String> {
     let get = async |path: String| -> Result<Value, String> {
         let answer = http.get(format!("{address}{path}")).send().await;
         let answer =
@@ -212,10 +216,11 @@ async fn ready(http: &reqwest::Client, address: &str, role: Role) -> Result<(), 
     if node["Status"] != "ready" || node["SchedulingEligibility"] != "eligible" {
         return Err(format!("the node is {}, {}", node["Status"], node["SchedulingEligibility"]));
     }
-    if node.pointer("/Drivers/raw_exec/Healthy") != Some(&Value::Bool(true)) {
-        return Err("the driver raw_exec is not healthy".to_owned());
+    let healthy = |driver: &&&str| node["Drivers"][**driver]["Healthy"] == true;
+    match drivers.iter().find(|driver| !healthy(driver)) {
+        Some(driver) => Err(format!("the driver {driver} is not healthy")),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// `text` as a string of Nomad's configuration language, which is that of HCL 1 and escapes as JSON does.
@@ -266,6 +271,14 @@ plugin "raw_exec" {{
             options.server_settings
         );
     }
+    if let Some(socket) = &options.docker {
+        // Nomad removes an image a few minutes after its last use, and an imported one cannot be had again.
+        let _ = writeln!(
+            text,
+            "plugin \"docker\" {{\n  config {{\n    endpoint = {}\n    gc {{\n      image = false\n    }}\n  }}\n}}",
+            quoted(&format!("unix://{}", socket.display()))
+        );
+    }
     if options.role.has_client() {
         text.push_str(&client_text(options));
     }
@@ -290,7 +303,7 @@ plugin "raw_exec" {{
 fn client_text(options: &NomadOptions) -> String {
     let mut text = String::new();
     // The cloud fingerprinters ask the network for what is not there, and one of them refuses to start where
-    // AWS_CA_BUNDLE is set. The chroot of `exec` is kept small, since Nomad copies it for each task.
+    // AWS_CA_BUNDLE is set. The chroot of `exec` is kept small, since Nomad links every file of it for each task.
     let _ = writeln!(
         text,
         r#"client {{
@@ -300,12 +313,11 @@ fn client_text(options: &NomadOptions) -> String {
     "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean,cni,consul"
   }}
   chroot_env {{
-    "/bin"       = "/bin"
-    "/lib"       = "/lib"
-    "/lib64"     = "/lib64"
+    "/bin" = "/bin"
     "/usr/bin/env" = "/usr/bin/env"
-    "/usr/lib/x86_64-linux-gnu" = "/usr/lib/x86_64-linux-gnu"
-    "/usr/lib/aarch64-linux-gnu" = "/usr/lib/aarch64-linux-gnu"
+    "/lib64" = "/lib64"
+    "/lib/x86_64-linux-gnu" = "/lib/x86_64-linux-gnu"
+    "/lib/aarch64-linux-gnu" = "/lib/aarch64-linux-gnu"
   }}
 {}"#,
         options.client_settings
