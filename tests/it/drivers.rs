@@ -214,3 +214,35 @@ async fn an_image_that_cannot_be_had_fails_by_its_name() {
     assert!(result["message"].as_str().unwrap().contains("127.0.0.1:1/nothing:1"), "{result}");
     assert_eq!(result["attempts"].as_array().unwrap().len(), 1, "{result}");
 }
+
+#[tokio::test]
+async fn doctor_counts_the_nodes_of_the_driver_and_misses_an_image() {
+    let world = world("doctor-docker", &docker(images::BUSYBOX)).await;
+    world.ops.commit("Begin", &[("formulas/a.sh", Some("true\n"))]);
+    let output = world.operate(&["doctor"], b"");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("1 of 1 nodes can run driver docker"), "{text}");
+
+    // A base job without an image, and none configured.
+    let runner = include_str!("../../jobs/runner.nomad.hcl").replace("job \"runner\"", "job \"imageless\"");
+    let lines: Vec<&str> = runner.lines().filter(|line| !line.trim_start().starts_with("image ")).collect();
+    std::fs::create_dir(world.path("jobs")).unwrap();
+    std::fs::write(world.path("jobs/imageless.nomad.hcl"), lines.join("\n")).unwrap();
+    let config = world.config_toml().replace(
+        "driver = \"raw_exec\"\n",
+        &format!(
+            "driver = \"docker\"\nimage = \"\"\njobs = {:?}\n",
+            world.path("jobs").display().to_string()
+        ),
+    );
+    std::fs::write(world.path("consign.toml"), config).unwrap();
+    let output = world.operate(&["doctor"], b"");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("imageless") && text.contains("[nomad] image"), "{text}");
+    assert_eq!(output.status.code(), Some(1), "{text}");
+}
+
+#[tokio::test]
+async fn formulas_end_as_they_should_under_raw_exec() {
+    formulas_end_as_they_should("raw-exec", "driver = \"raw_exec\"\n").await;
+}
