@@ -172,5 +172,7 @@ mod tests {
         let error = program("no-such-server", "CONSIGN_NO_SUCH_SERVER").unwrap_err();
         let text = error.to_string();
         assert!(text.contains("scripts/servers") && text.contains("CONSIGN_NO_SUCH_SERVER"), "{text}");
+        let text = Error::Missing { name: "dockerd", variable: "CONSIGN_DOCKERD" }.to_string();
+        assert!(text.contains("apt-get install docker.io") && text.contains("CONSIGN_DOCKERD"), "{text}");
     }
 }
