@@ -94,8 +94,9 @@ async fn formulas_end_as_they_should(name: &str, driver: &str) {
             (
                 "order.sh",
                 "echo one\necho two >&2\necho three\nprintf '%s\\n' \"$ARG_GREETING\" >&2\n\
-                 echo $CONSIGN_ACTION_ID $CONSIGN_FORMULA; test \"$PWD\" = \"$NOMAD_ALLOC_DIR/data\" && echo here\n",
-                "[args]\ngreeting = \"hällo ${node.unique.id} {{ env }}\"\n",
+                 echo $CONSIGN_ACTION_ID $CONSIGN_FORMULA; test \"$PWD\" = \"$NOMAD_ALLOC_DIR/data\" && echo here\n\
+                 echo kept >kept.txt\n",
+                "artifacts = [\"*.txt\"]\n[args]\ngreeting = \"hällo ${node.unique.id} {{ env }}\"\n",
             ),
             (
                 "flood.sh",
@@ -113,6 +114,10 @@ async fn formulas_end_as_they_should(name: &str, driver: &str) {
     ends(&order, "succeeded", "success", 0);
     let expected = "one\ntwo\nthree\nhällo ${node.unique.id} {{ env }}\norder order\nhere\n";
     assert_eq!((&order["logs"], &order["log_status"]), (&json!(expected), &json!("complete")));
+    assert_eq!(
+        (&order["artifacts"][0]["name"], &order["artifacts"][0]["size"]),
+        (&json!("kept.txt"), &json!(5))
+    );
     let flood = world.result("flood", LIMIT).await;
     ends(&flood, "failed", "exit_code", 3);
     assert!(flood["logs"].as_str().unwrap().ends_with("\n99999\n100000\nlast\n"), "{flood}");
