@@ -176,9 +176,9 @@ consign_save() {
     mv -f "$consign_folder/report.new" "$consign_folder/report"
 }
 
-# Lets the copy come to its end: a log that did not grow for 2 s is taken for all. It takes 10 s at most.
+# Lets the copy come to its end: a log that did not grow for 2 s is taken for all. It takes a minute at most.
 consign_await_copy() {
-  consign_tries=10 consign_same=0 consign_size=
+  consign_tries=60 consign_same=0 consign_size=
   while [ "$consign_tries" -gt 0 ] && [ "$consign_same" -lt 2 ]; do
     sleep 1
     consign_value=$(ls -l "$NOMAD_ALLOC_DIR/logs")

@@ -100,7 +100,7 @@ async fn formulas_end_as_they_should(name: &str, driver: &str) {
             ),
             (
                 "flood.sh",
-                "i=0\nwhile [ $i -lt 30 ]; do seq 1 100000; i=$((i + 1)); done\necho last\nexit 3\n",
+                "i=0\nwhile [ $i -lt 10 ]; do seq 1 100000; i=$((i + 1)); done\necho last\nexit 3\n",
                 "",
             ),
             ("secret.sh", &secret, &format!("secrets = [\"{granted}\"]\n")),
