@@ -80,10 +80,22 @@ job "runner" {
       # exec and raw_exec would send SIGINT, which a shell's background processes do not hear.
       kill_signal  = "SIGTERM"
 
+      # exec and raw_exec take the wrapper alone. Under docker the task has no more than it needs: what
+      # it may write is the allocation's, it has no capability, and no program gives it one.
       config {
-        image      = "debian:stable-slim"
-        entrypoint = ["/bin/sh"]
-        command    = "${NOMAD_TASK_DIR}/consign/wrapper"
+        image           = "debian:stable-slim"
+        entrypoint      = ["/bin/sh"]
+        command         = "${NOMAD_TASK_DIR}/consign/wrapper"
+        readonly_rootfs = true
+        cap_drop        = ["all"]
+        security_opt    = ["no-new-privileges"]
+        pids_limit      = 512
+
+        mount {
+          type   = "bind"
+          source = "tmp"
+          target = "/tmp"
+        }
       }
 
       resources {

@@ -7,6 +7,21 @@
 
 exec 3>&1 </dev/null >/dev/null 2>&1
 
+# Docker passes what is printed to a program that copies it to Nomad's log, and Nomad ends that one
+# with the task, however much is left to copy. So the formula writes into the log's pipe itself. It is
+# opened for reading too: then a log that nobody reads for a while delays the formula and ends nothing.
+# It is opened once only, since its reader leaves when nobody holds it open. Where the image's user may
+# not write into it, the end waits for the copy.
+consign_copied=
+case $(readlink /proc/self/fd/3) in
+  pipe:*)
+    consign_value=$NOMAD_ALLOC_DIR/logs/.$NOMAD_TASK_NAME.stdout.fifo
+    if ! [ -p "$consign_value" ] || ! command exec 3<>"$consign_value"; then
+      [ -d "$NOMAD_ALLOC_DIR/logs" ] && consign_copied=yes
+    fi
+    ;;
+esac
+
 consign_folder=$NOMAD_ALLOC_DIR/consign
 mkdir -p "$consign_folder"
 if ! mkdir "$consign_folder/started"; then
@@ -14,6 +29,12 @@ if ! mkdir "$consign_folder/started"; then
   exit 122
 fi
 cd "$NOMAD_ALLOC_DIR/data" || exit 122
+
+# Many programs need a home folder to write to. Only trying tells: for root busybox says yes untried.
+if [ "$HOME" ] && ! { mkdir "$HOME/.consign.$$" && rmdir "$HOME/.consign.$$"; }; then
+  export HOME="$NOMAD_TASK_DIR/home"
+  mkdir -p "$HOME"
+fi
 
 consign_kind=program consign_timeout=3600
 if [ -r "$NOMAD_TASK_DIR/consign/plan" ]; then
@@ -118,9 +139,11 @@ consign_run() {
   esac
   rm -f "$consign_folder/late"
   $consign_session $consign_signals "$@" </dev/null >&3 2>&3 3>&- &
-  consign_child=$!
+  consign_value=$!
+  consign_watch "$consign_value" "$consign_limit" "$consign_folder/late"
+  # Known to the traps from here on: one that ran amid the lines above would mistake one watch for another.
+  consign_child=$consign_value
   [ "$consign_stopped" ] && consign_stop
-  consign_watch "$consign_child" "$consign_limit" "$consign_folder/late"
 
   wait "$consign_child"
   consign_code=$?
@@ -153,12 +176,28 @@ consign_save() {
     mv -f "$consign_folder/report.new" "$consign_folder/report"
 }
 
+# Lets the copy come to its end: a log that did not grow for 2 s is taken for all. It takes a minute at most.
+consign_await_copy() {
+  consign_tries=60 consign_same=0 consign_size=
+  while [ "$consign_tries" -gt 0 ] && [ "$consign_same" -lt 2 ]; do
+    sleep 1
+    consign_value=$(ls -l "$NOMAD_ALLOC_DIR/logs")
+    if [ "$consign_value" = "$consign_size" ]; then
+      consign_same=$((consign_same + 1))
+    else
+      consign_size=$consign_value consign_same=0
+    fi
+    consign_tries=$((consign_tries - 1))
+  done
+}
+
 consign_newline='
 '
 # Adds the last line ($1) to the report and ends with exit code $2.
 consign_finish() {
   consign_report=$consign_report"ended $1"$consign_newline
   consign_save
+  [ "$consign_copied" ] && consign_await_copy
   exit "$2"
 }
 

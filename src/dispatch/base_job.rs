@@ -1,5 +1,7 @@
 //! Base jobs: read, checked for what an attempt relies on, and rendered with the configuration.
 
+mod task_config;
+
 use hcl::{Block, Body, Expression};
 use hcl_edit::{
     Decorate as _, Span as _,
@@ -101,6 +103,14 @@ pub enum Error {
         /// The base job.
         name: String,
     },
+    /// It is to run under docker, and nothing names an image.
+    #[error(
+        "base job {name} has no image to run in under docker: set [nomad] image, or `image` in its config"
+    )]
+    NoImage {
+        /// The base job.
+        name: String,
+    },
 }
 
 impl BaseJob {
@@ -154,7 +164,9 @@ impl BaseJob {
         let job = body.get_blocks_mut("job").next().ok_or_else(missing)?;
         for group in job.body.get_blocks_mut("group") {
             for task in group.body.get_blocks_mut("task") {
-                set_driver(task, settings);
+                if !set_driver(task, settings) {
+                    return Err(Error::NoImage { name: self.name.clone() });
+                }
                 for template in task.body.get_blocks_mut("template") {
                     include_wrapper(&mut template.body);
                 }
@@ -197,27 +209,25 @@ fn is_wrapper_file(expression: &Expression) -> bool {
     call.name.name.as_str() == "file" && call.args.as_slice() == [Expression::String(WRAPPER_FILE.to_owned())]
 }
 
-fn set_driver(task: &mut EditBlock, settings: &Settings) {
-    let Some(config) = task.body.get_blocks_mut("config").next() else { return };
+/// Gives the wrapper's task the driver; false where docker has no image to run it in.
+fn set_driver(task: &mut EditBlock, settings: &Settings) -> bool {
+    let Some(config) = task.body.get_blocks_mut("config").next() else { return true };
     if !config.body.to_string().contains(WRAPPER) {
-        return;
+        return true;
     }
-    match settings.driver {
-        Driver::Docker => {
-            if let Some(image) = &settings.image {
-                set(&mut config.body, "image", image);
-            }
+    let complete = match settings.driver {
+        Driver::Docker => task_config::docker(&mut config.body, settings.image.as_deref()),
+        Driver::Exec => {
+            task_config::exec(&mut config.body);
+            true
         }
-        Driver::Exec | Driver::RawExec => {
-            let text = format!(
-                "        command = \"/bin/sh\"\n        args    = [\"${{NOMAD_TASK_DIR}}/{WRAPPER}\"]\n      "
-            );
-            if let Ok(body) = text.parse() {
-                config.body = body;
-            }
+        Driver::RawExec => {
+            task_config::raw_exec(&mut config.body);
+            true
         }
-    }
+    };
     set(&mut task.body, "driver", settings.driver.name());
+    complete
 }
 
 fn mark(job: &mut EditBlock, marker: &str) {

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     agent,
     config::Config,
-    dispatch::base_job::MARKER,
+    dispatch::base_job::{Driver, MARKER},
     nomad::{Client, Error, Kind, Node},
     telemetry::chain,
 };
@@ -53,6 +53,7 @@ pub(super) async fn examine(config: &Config, tokens: &Tokens) -> Vec<Finding> {
         Ok(nodes) => findings.extend(judge_nodes(&nodes, config.nomad.driver.name())),
         Err(error) => findings.push(refused("reading nodes", &error, "node { policy = \"read\" }")),
     }
+    findings.extend(judge_image(config.nomad.driver, &config.nomad.image));
     findings.extend(permissions(&client).await);
     findings.extend(base_jobs(&client, config).await);
     findings
@@ -120,8 +121,11 @@ fn judge_nodes(nodes: &[Node], driver: &str) -> Vec<Finding> {
         .filter(|node| node.drivers.get(driver).is_some_and(|state| state.detected && state.healthy))
         .count();
     findings.push(if able == 0 {
-        let message =
+        let mut message =
             format!("of {} nodes none is ready, eligible and has a healthy driver {driver}", live.len());
+        if let Some((node, words)) = live.iter().find_map(|node| complaint(node, driver)) {
+            message = format!("{message}; {node} says: {words}");
+        }
         let remedy = format!(
             "Enable {driver} on a Nomad client (nomad node status -verbose NODE), or set [nomad] driver."
         );
@@ -130,6 +134,25 @@ fn judge_nodes(nodes: &[Node], driver: &str) -> Vec<Finding> {
         Finding::ok(SUBJECT, format!("{able} of {} nodes can run driver {driver}", live.len()))
     });
     findings
+}
+
+/// A node's name and what it says of a driver that it has and that does not work.
+fn complaint<'a>(node: &'a Node, driver: &str) -> Option<(&'a str, &'a str)> {
+    let state = node.drivers.get(driver).filter(|state| !state.healthy)?;
+    (!state.health_description.is_empty()).then_some((&node.name, &state.health_description))
+}
+
+/// What stands in the way of an image, as far as its name tells. Nomad has no way to ask nodes for theirs.
+fn judge_image(driver: Driver, image: &str) -> Option<Finding> {
+    if driver != Driver::Docker || image.is_empty() || image.contains('@') {
+        return None;
+    }
+    let tag = image.rsplit('/').next().and_then(|name| name.split_once(':')).map(|(_, tag)| tag);
+    matches!(tag, None | Some("latest")).then(|| {
+        let message =
+            format!("[nomad] image {image} has no fixed tag: its nodes ask the registry before each run");
+        Finding::warning(SUBJECT, message, "Give it a tag other than latest, or a digest.")
+    })
 }
 
 fn judge_version(node: &str, text: &str) -> Option<Finding> {
@@ -187,5 +210,30 @@ mod tests {
         assert_eq!(level(&[node("down", "eligible", true)]), Level::Failure);
         assert_eq!(level(&[]), Level::Failure);
         assert_eq!(judge_nodes(&[node("ready", "eligible", true)], "docker")[0].level, Level::Failure);
+    }
+
+    #[test]
+    fn an_unhealthy_driver_says_why() {
+        let node: Node = serde_json::from_value(serde_json::json!({
+            "Name": "a", "Status": "ready", "Version": "1.11.3", "SchedulingEligibility": "eligible",
+            "Drivers": {"docker": {
+                "Detected": true, "Healthy": false, "HealthDescription": "Failed to connect to docker daemon",
+            }},
+        }))
+        .unwrap();
+        let message = &judge_nodes(&[node], "docker")[0].message;
+        assert!(message.ends_with("; a says: Failed to connect to docker daemon"), "{message}");
+    }
+
+    #[test]
+    fn an_image_without_a_fixed_tag_is_asked_for_each_time() {
+        let warned = |driver, image| judge_image(driver, image).is_some();
+        for image in ["debian", "debian:latest", "registry:5000/debian"] {
+            assert!(warned(Driver::Docker, image), "{image}");
+            assert!(!warned(Driver::Exec, image), "{image}");
+        }
+        for image in ["debian:stable-slim", "registry:5000/debian:12", "debian@sha256:ab", ""] {
+            assert!(!warned(Driver::Docker, image), "{image}");
+        }
     }
 }

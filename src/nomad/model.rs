@@ -257,6 +257,9 @@ pub struct DriverState {
     pub detected: bool,
     /// Whether it works.
     pub healthy: bool,
+    /// What Nomad says of it, such as `Healthy` or why it is not.
+    #[serde(deserialize_with = "lenient")]
+    pub health_description: String,
 }
 
 #[cfg(test)]

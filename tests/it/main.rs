@@ -1,4 +1,4 @@
-//! Every test that needs real servers, in one program: they share one Nomad and one Vault.
+//! Every test that needs real servers, in one program: they share few Nomads and Vaults.
 
 mod adoption;
 mod artifacts;
@@ -8,6 +8,7 @@ mod crashes;
 mod development;
 mod doctor;
 mod documents;
+mod drivers;
 mod hooks;
 mod invalid;
 mod layering;

@@ -8,10 +8,10 @@ use std::{
     time::Duration,
 };
 
-use consign::dev::servers::{Nomad, NomadOptions, Role, Vault, VaultOptions};
+use consign::dev::servers::{Docker, DockerOptions, Nomad, NomadOptions, Role, Vault, VaultOptions};
 use secrecy::ExposeSecret as _;
 
-use crate::support::{NomadApi, World, servers, wait_for};
+use crate::support::{NomadApi, World, images, servers, wait_for};
 
 /// Set in the process that `a_killed_program_leaves_nothing` starts from this same program, to kill it.
 const CHILD: &str = "CONSIGN_TEST_CHILD";
@@ -118,6 +118,35 @@ async fn a_persistent_vault_is_sealed_unsealed_and_restarted() {
     vault.restart().await.unwrap();
     assert_eq!(get().await, 200);
     vault.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_docker_engine_that_was_killed_leaves_no_container() {
+    let folder = tempfile::Builder::new().prefix("consign-docker-").tempdir().unwrap().keep();
+    let options = DockerOptions { folder: folder.clone(), remove_folder: true };
+    let docker = Docker::start(&options).await.unwrap();
+    for image in images::all() {
+        docker.import(image.repository, image.tag, image.archive, &image.changes).await.unwrap();
+    }
+    let http = reqwest::Client::builder().no_proxy().unix_socket(docker.socket()).build().unwrap();
+    let body = serde_json::json!({
+        "Image": images::BUSYBOX, "Cmd": ["sleep", "3600"], "HostConfig": {"NetworkMode": "none"},
+    });
+    let answer = http.post("http://docker/containers/create").json(&body).send().await.unwrap();
+    let id = answer.json::<serde_json::Value>().await.unwrap()["Id"].as_str().unwrap().to_owned();
+    let url = format!("http://docker/containers/{id}");
+    http.post(format!("{url}/start")).send().await.unwrap().error_for_status().unwrap();
+    let container: serde_json::Value =
+        http.get(format!("{url}/json")).send().await.unwrap().json().await.unwrap();
+    let process = u32::try_from(container["State"]["Pid"].as_u64().unwrap()).unwrap();
+    assert!(is_alive(process), "{container}");
+
+    let engine = rustix::process::Pid::from_raw(docker.pid().unwrap().try_into().unwrap()).unwrap();
+    rustix::process::kill_process(engine, rustix::process::Signal::KILL).unwrap();
+    docker.stop().await.unwrap();
+    assert!(!is_alive(process), "the container goes with its throwaway engine");
+    assert!(!folder.exists());
+    assert_eq!(mounts_under(&folder), Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -1,8 +1,10 @@
-//! Real Nomad and Vault servers, started on free ports of the loopback interface, each in a folder of its own.
+//! Real Nomad, Vault and Docker servers, each in a folder of its own; Nomad and Vault listen on free ports of the
+//! loopback interface, Docker on a socket in its folder.
 //!
 //! They end with the program that started them, even where that is killed, and so do the tasks that they run.
-//! The programs are those that `CONSIGN_NOMAD` and `CONSIGN_VAULT` name, else those on `PATH`.
+//! The programs are those that `CONSIGN_NOMAD`, `CONSIGN_VAULT` and `CONSIGN_DOCKERD` name, else those on `PATH`.
 
+mod docker;
 mod nomad;
 mod server;
 mod supervised;
@@ -10,6 +12,7 @@ mod vault;
 
 use std::{env, net::TcpListener, path::PathBuf, time::Duration};
 
+pub use docker::{Docker, DockerOptions};
 pub use nomad::{HostVolume, Nomad, NomadOptions, Role, VaultForNomad};
 pub use server::Server;
 pub use vault::{Vault, VaultOptions};
@@ -18,9 +21,7 @@ pub use vault::{Vault, VaultOptions};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Neither the environment nor `PATH` has the program.
-    #[error(
-        "{name} is not on PATH; put it there (`PATH=\"$(scripts/servers):$PATH\"`) or name it in {variable}"
-    )]
+    #[error("{name} is not on PATH; {} or name it in {variable}", remedy(name))]
     Missing {
         /// The program looked for.
         name: &'static str,
@@ -106,6 +107,13 @@ impl Error {
     }
 }
 
+fn remedy(name: &str) -> &'static str {
+    match name {
+        "dockerd" => "install it (Debian: `apt-get install docker.io`)",
+        _ => "put it there (`PATH=\"$(scripts/servers):$PATH\"`)",
+    }
+}
+
 /// The program `name`, from the environment variable or from `PATH`.
 fn program(name: &'static str, variable: &'static str) -> Result<String, Error> {
     if let Some(path) = env::var_os(variable).filter(|path| !path.is_empty()) {
@@ -166,5 +174,7 @@ mod tests {
         let error = program("no-such-server", "CONSIGN_NO_SUCH_SERVER").unwrap_err();
         let text = error.to_string();
         assert!(text.contains("scripts/servers") && text.contains("CONSIGN_NO_SUCH_SERVER"), "{text}");
+        let text = Error::Missing { name: "dockerd", variable: "CONSIGN_DOCKERD" }.to_string();
+        assert!(text.contains("apt-get install docker.io") && text.contains("CONSIGN_DOCKERD"), "{text}");
     }
 }

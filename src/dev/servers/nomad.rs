@@ -80,6 +80,8 @@ pub struct NomadOptions {
     pub management_token: Option<SecretString>,
     /// How often a template asks Vault again, 0 for ever; none leaves Nomad's default (12).
     pub vault_retry_attempts: Option<u32>,
+    /// The socket of the Docker engine that runs tasks; with none Nomad looks for the machine's.
+    pub docker: Option<PathBuf>,
     /// Host volumes by name.
     pub host_volumes: BTreeMap<String, HostVolume>,
     /// Further lines of the `server` block, such as `job_gc_threshold = "1s"`.
@@ -97,6 +99,7 @@ pub type Nomad = Server<Agent>;
 #[derive(Debug)]
 pub struct Agent {
     role: Role,
+    drivers: &'static [&'static str],
     rpc: u16,
     management_token: Option<SecretString>,
 }
@@ -110,7 +113,7 @@ struct Ports {
 
 impl Nomad {
     /// Starts an agent on free ports and returns when it is ready: the API answers, and where it has a client,
-    /// its node is ready and `raw_exec` healthy.
+    /// its node is ready and `raw_exec` healthy, and docker too where an engine was named.
     pub async fn start(options: &NomadOptions) -> Result<Self, Error> {
         let program = program("nomad", "CONSIGN_NOMAD")?;
         Self::on_free_ports(async |[http, rpc, serf]| {
@@ -129,8 +132,12 @@ impl Nomad {
         }
         command.push(format!("-config={}", configuration.display()));
         let process = Process::prepare("nomad", &options.folder, options.remove_folder, &command, &[])?;
-        let management_token = options.management_token.clone();
-        let kind = Agent { role: options.role, rpc: ports.rpc, management_token };
+        let kind = Agent {
+            role: options.role,
+            drivers: if options.docker.is_some() { &["raw_exec", "docker"] } else { &["raw_exec"] },
+            rpc: ports.rpc,
+            management_token: options.management_token.clone(),
+        };
         let mut nomad = Self::new(process, ports.http, kind)?;
         let launch = nomad.launch().await;
         nomad.launched(launch).await
@@ -147,8 +154,8 @@ impl Nomad {
         self.process.launch().await?;
         let token = self.kind.management_token.clone();
         let probe = Probe { http: self.http.clone(), address: self.address(), token };
-        let role = self.kind.role;
-        self.process.wait_until(START_LIMIT, async || probe.ready(role).await).await
+        let (role, drivers) = (self.kind.role, self.kind.drivers);
+        self.process.wait_until(START_LIMIT, async || probe.ready(role, drivers).await).await
     }
 
     /// Ends the agent by SIGTERM and starts it again.
@@ -167,7 +174,7 @@ struct Probe {
 
 impl Probe {
     /// Whether it does; else what is missing.
-    async fn ready(&self, role: Role) -> Result<(), String> {
+    async fn ready(&self, role: Role, drivers: &[&str]) -> Result<(), String> {
         let leader = self.get("/v1/status/leader").await?;
         if leader.as_str().is_none_or(str::is_empty) {
             return Err("no leader is elected".to_owned());
@@ -187,10 +194,11 @@ impl Probe {
         if node["Status"] != "ready" || node["SchedulingEligibility"] != "eligible" {
             return Err(format!("the node is {}, {}", node["Status"], node["SchedulingEligibility"]));
         }
-        if node.pointer("/Drivers/raw_exec/Healthy") != Some(&Value::Bool(true)) {
-            return Err("the driver raw_exec is not healthy".to_owned());
+        let healthy = |driver: &&&str| node["Drivers"][**driver]["Healthy"] == true;
+        match drivers.iter().find(|driver| !healthy(driver)) {
+            Some(driver) => Err(format!("the driver {driver} is not healthy")),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Gives the ACL system its management token, where it has none yet.
@@ -267,6 +275,14 @@ plugin "raw_exec" {{
             options.server_settings
         );
     }
+    if let Some(socket) = &options.docker {
+        // Nomad removes an image a few minutes after its last use, and an imported one cannot be had again.
+        let _ = writeln!(
+            text,
+            "plugin \"docker\" {{\n  config {{\n    endpoint = {}\n    gc {{\n      image = false\n    }}\n  }}\n}}",
+            quoted(&format!("unix://{}", socket.display()))
+        );
+    }
     if options.role.has_client() {
         text.push_str(&client_text(options));
     }
@@ -291,7 +307,7 @@ plugin "raw_exec" {{
 fn client_text(options: &NomadOptions) -> String {
     let mut text = String::new();
     // The cloud fingerprinters ask the network for what is not there, and one of them refuses to start where
-    // AWS_CA_BUNDLE is set. The chroot of `exec` is kept small, since Nomad copies it for each task.
+    // AWS_CA_BUNDLE is set. The chroot of `exec` is kept small, since Nomad links every file of it for each task.
     let _ = writeln!(
         text,
         r#"client {{
@@ -301,12 +317,11 @@ fn client_text(options: &NomadOptions) -> String {
     "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean,cni,consul"
   }}
   chroot_env {{
-    "/bin"       = "/bin"
-    "/lib"       = "/lib"
-    "/lib64"     = "/lib64"
+    "/bin" = "/bin"
     "/usr/bin/env" = "/usr/bin/env"
-    "/usr/lib/x86_64-linux-gnu" = "/usr/lib/x86_64-linux-gnu"
-    "/usr/lib/aarch64-linux-gnu" = "/usr/lib/aarch64-linux-gnu"
+    "/lib64" = "/lib64"
+    "/lib/x86_64-linux-gnu" = "/lib/x86_64-linux-gnu"
+    "/lib/aarch64-linux-gnu" = "/lib/aarch64-linux-gnu"
   }}
 {}"#,
         options.client_settings

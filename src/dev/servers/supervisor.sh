@@ -7,11 +7,21 @@ at_end=$2
 shift 2
 pid_file=$folder/server.pid
 
+# The processes of a Docker engine's containers know nothing of it, but their cgroups have their containers' names.
+contained() {
+    for container in "$folder"/data/containers/*/; do
+        container=$(basename "$container")
+        [ "$container" = '*' ] || grep -lsF -e "$container" /proc/[0-9]*/cgroup
+    done
+}
+
 # Every process that the server made carries the mark in its environment: plugins inherit it, and what a task
 # starts is told its allocation's folder. Process groups do not serve: tasks have sessions of their own.
 marked() {
-    grep -lasF -e "CONSIGN_SERVER_FOLDER=$folder" -e "=$folder/" /proc/[0-9]*/environ 2>/dev/null |
-        sed 's|^/proc/\([0-9]*\)/.*|\1|'
+    {
+        grep -lasF -e "CONSIGN_SERVER_FOLDER=$folder" -e "=$folder/" /proc/[0-9]*/environ 2>/dev/null
+        contained
+    } | sed 's|^/proc/\([0-9]*\)/.*|\1|'
 }
 
 signal() {

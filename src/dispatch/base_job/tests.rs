@@ -77,9 +77,10 @@ fn rendering_changes_what_is_configured_alone() {
         assert!(hcl.contains("default     = \"1h30m\""), "{hcl}");
         assert_eq!(hcl.contains("registry/image:1"), driver == Driver::Docker);
         assert!(
-            hcl.contains("args    = [\"${NOMAD_TASK_DIR}/consign/wrapper\"]") != (driver == Driver::Docker)
+            hcl.contains("args     = [\"${NOMAD_TASK_DIR}/consign/wrapper\"]") != (driver == Driver::Docker)
         );
         assert!(templates(hcl).contains(&Expression::from(WRAPPER_TEXT)));
+        assert_eq!(hcl.contains("[\"all\"]"), driver != Driver::RawExec, "it drops its capabilities: {hcl}");
         assert!(hcl.contains("# An attempt is never repeated by Nomad"));
         assert!(BaseJob::read("runner", hcl).is_ok());
     }
@@ -90,4 +91,18 @@ fn the_wrapper_ends_with_the_documented_codes() {
     assert!(WRAPPER_TEXT.contains(&format!("exit {RESTARTED_EXIT_CODE}\n")));
     assert!(WRAPPER_TEXT.contains(&format!("exit {UNSTARTABLE_EXIT_CODE}\n")));
     assert!(WRAPPER_TEXT.contains(&format!("consign_code={TIMEOUT_EXIT_CODE}\n")));
+}
+
+#[test]
+fn under_docker_a_base_job_of_another_driver_is_run_by_the_image() {
+    let (from, to) = (RUNNER.find("      config {").unwrap(), RUNNER.find("      resources {").unwrap());
+    let config = "      config {\n        command = \"/bin/sh\"\n        args    = [\"${NOMAD_TASK_DIR}/consign/wrapper\"]\n      }\n";
+    let text = format!("{}{config}{}", &RUNNER[..from], &RUNNER[to..]);
+    let hcl = BaseJob::read("runner", &text).unwrap().render(&settings(Driver::Docker)).unwrap().hcl;
+    for part in ["= \"registry/image:1\"", "readonly_rootfs = true"] {
+        assert!(hcl.contains(part), "{part}: {hcl}");
+    }
+    let none = Settings { image: None, ..settings(Driver::Docker) };
+    let error = BaseJob::read("runner", &text).unwrap().render(&none).unwrap_err().to_string();
+    assert!(error.contains("[nomad] image"), "{error}");
 }

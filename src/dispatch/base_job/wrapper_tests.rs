@@ -179,6 +179,58 @@ fn a_signal_reaches_the_formula() {
     }
 }
 
+/// As docker starts it: what it prints goes to a pipe that somebody copies to the log.
+fn copied(task: &Task, shell: &[&str]) -> Vec<u8> {
+    let mut command = Command::new(shell[0]);
+    command.args(&shell[1..]).arg(task.path("local/consign/wrapper")).env("NOMAD_TASK_NAME", "runner");
+    command.env("NOMAD_ALLOC_DIR", task.path("alloc")).env("NOMAD_TASK_DIR", task.path("local"));
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{shell:?}");
+    output.stdout
+}
+
+#[test]
+fn what_is_copied_to_the_log_goes_into_the_logs_own_pipe() {
+    for shell in shells() {
+        let task = Task::new("", "echo one; echo two >&2; printf three");
+        let pipe = task.path("alloc/logs/.runner.stdout.fifo");
+        fs::create_dir(task.path("alloc/logs")).unwrap();
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let reader = std::thread::spawn(move || fs::read(pipe).unwrap());
+        assert_eq!(copied(&task, &shell), b"", "{shell:?}");
+        assert_eq!(reader.join().unwrap(), b"one\ntwo\nthree", "{shell:?}");
+    }
+}
+
+#[test]
+fn where_the_pipe_is_out_of_reach_the_end_waits_for_the_copy() {
+    for shell in shells() {
+        let task = Task::new("", "echo one");
+        fs::create_dir(task.path("alloc/logs")).unwrap();
+        let began = Instant::now();
+        assert_eq!(copied(&task, &shell), b"one\n", "{shell:?}");
+        assert!(began.elapsed() >= Duration::from_secs(2), "{shell:?}: {:?}", began.elapsed());
+    }
+}
+
+#[test]
+fn a_formula_has_a_home_that_it_can_write_to() {
+    for shell in shells() {
+        for (home, expected) in [("/proc", "home"), ("/nonexistent", "home"), ("", "")] {
+            let task = Task::new("", "echo \"$HOME\"; [ \"$HOME\" ] && echo 1 >\"$HOME/file\"");
+            let mut command = Command::new(shell[0]);
+            command.args(&shell[1..]).arg(task.path("local/consign/wrapper")).env("HOME", home);
+            command.env("NOMAD_ALLOC_DIR", task.path("alloc")).env("NOMAD_TASK_DIR", task.path("local"));
+            let output = fs::File::create(task.path("output")).unwrap();
+            command.stdout(output).status().unwrap();
+            let text = fs::read_to_string(task.path("output")).unwrap();
+            let place = task.path("local").join(expected).display().to_string();
+            let expected = if expected.is_empty() { "\n".to_owned() } else { format!("{place}\n") };
+            assert_eq!(text, expected, "{shell:?}: {home}");
+        }
+    }
+}
+
 #[test]
 fn steps_run_in_order_until_one_fails() {
     let text = "consign_step 'a%20b' 0 0 no <<'END'\nexport X=1; echo \u{81}Ł\nEND\n\

@@ -1,8 +1,9 @@
-//! What the tests stand on: shared servers, a world of its own for each test, git, and waiting.
+//! What the tests stand on: shared servers, container images, a world of its own for each test, git, and waiting.
 
 mod agent;
 mod git;
 mod git_http;
+pub(crate) mod images;
 mod nomad_api;
 mod own;
 mod shared;
@@ -14,6 +15,6 @@ pub(crate) use git::Git;
 pub(crate) use git_http::GitHttp;
 pub(crate) use nomad_api::NomadApi;
 pub(crate) use own::OwnServers;
-pub(crate) use shared::{Servers, servers};
+pub(crate) use shared::{Servers, servers, servers_with_docker};
 pub(crate) use wait::wait_for;
 pub(crate) use world::World;

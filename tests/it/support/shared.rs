@@ -1,4 +1,5 @@
-//! One Nomad and one Vault for the whole test program, started when the first test asks for them.
+//! Servers for the whole test program, started when the first test asks for them: one Nomad and one Vault, and
+//! the same once more with a Docker engine behind them.
 
 use std::{
     path::PathBuf,
@@ -6,8 +7,12 @@ use std::{
     thread,
 };
 
-use consign::dev::servers::{Nomad, NomadOptions, Role, Vault, VaultForNomad, VaultOptions};
+use consign::dev::servers::{
+    Docker, DockerOptions, Nomad, NomadOptions, Role, Vault, VaultForNomad, VaultOptions,
+};
 use secrecy::{ExposeSecret as _, SecretString};
+
+use super::images::{self, Image};
 
 /// Where Vault keeps Nomad's JWT auth method: Nomad's configuration names one path for all tests.
 pub(crate) const AUTH_PATH: &str = "jwt-nomad";
@@ -28,29 +33,8 @@ pub(crate) struct Servers {
 /// The shared servers. A server that cannot be started fails every test that needs it.
 pub(crate) fn servers() -> Servers {
     static SERVERS: OnceLock<Result<Servers, String>> = OnceLock::new();
-    let started = SERVERS.get_or_init(|| {
-        let (tell, told) = mpsc::channel();
-        // A runtime of their own, that outlives the runtime of the test that came first. At the end of the
-        // program the supervisors see their pipes close and remove servers and folders.
-        thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async move {
-                match start().await {
-                    Ok((nomad, vault, servers)) => {
-                        tell.send(Ok(servers)).unwrap();
-                        let _kept: (Nomad, Vault) = (nomad, vault);
-                        std::future::pending::<()>().await;
-                    }
-                    Err(error) => tell.send(Err(error.to_string())).unwrap(),
-                }
-            });
-        });
-        told.recv().map_err(|error| error.to_string())?
-    });
-    match started {
-        Ok(servers) => servers.clone(),
-        Err(error) => panic!("the shared servers do not start: {error}"),
-    }
+    let started = SERVERS.get_or_init(|| started(None));
+    started.clone().unwrap_or_else(|error| panic!("the shared servers do not start: {error}"))
 }
 
 /// What Nomad is told of a Vault.
@@ -63,7 +47,53 @@ pub(super) fn as_nomad_sees(vault: &Vault) -> VaultForNomad {
     }
 }
 
-async fn start() -> Result<(Nomad, Vault, Servers), consign::dev::servers::Error> {
+/// Shared servers of which Nomad has a Docker engine with the images of [`super::images`]. They need root, and
+/// `dockerd` on the `PATH`.
+pub(crate) fn servers_with_docker() -> Servers {
+    static SERVERS: OnceLock<Result<Servers, String>> = OnceLock::new();
+    let started = SERVERS.get_or_init(|| started(Some(images::all())));
+    started.clone().unwrap_or_else(|error| panic!("the shared servers with Docker do not start: {error}"))
+}
+
+/// Starts servers, with a Docker engine where it is given images.
+fn started(images: Option<Vec<Image>>) -> Result<Servers, String> {
+    let (tell, told) = mpsc::channel();
+    // A runtime of their own, that outlives the runtime of the test that came first. At the end of the
+    // program the supervisors see their pipes close and remove servers and folders.
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            match start(images).await {
+                Ok((docker, nomad, vault, servers)) => {
+                    tell.send(Ok(servers)).unwrap();
+                    let _kept: (Option<Docker>, Nomad, Vault) = (docker, nomad, vault);
+                    std::future::pending::<()>().await;
+                }
+                Err(error) => tell.send(Err(error.to_string())).unwrap(),
+            }
+        });
+    });
+    told.recv().map_err(|error| error.to_string())?
+}
+
+async fn start_docker(images: Vec<Image>) -> Result<Docker, consign::dev::servers::Error> {
+    let folder = tempfile::Builder::new().prefix("consign-docker-").tempdir().unwrap();
+    let options = DockerOptions { folder: folder.path().to_owned(), remove_folder: true };
+    let docker = Docker::start(&options).await?;
+    let _kept = folder.keep();
+    for image in images {
+        docker.import(image.repository, image.tag, image.archive, &image.changes).await?;
+    }
+    Ok(docker)
+}
+
+async fn start(
+    images: Option<Vec<Image>>,
+) -> Result<(Option<Docker>, Nomad, Vault, Servers), consign::dev::servers::Error> {
+    let docker = match images {
+        Some(images) => Some(start_docker(images).await?),
+        None => None,
+    };
     let nomad_folder = tempfile::Builder::new().prefix("consign-nomad-").tempdir().unwrap();
     let vault_folder = tempfile::Builder::new().prefix("consign-vault-").tempdir().unwrap();
     let vault = Vault::start(&VaultOptions {
@@ -78,6 +108,7 @@ async fn start() -> Result<(Nomad, Vault, Servers), consign::dev::servers::Error
         role: Role::Dev,
         vault: Some(as_nomad_sees(&vault)),
         vault_retry_attempts: Some(0),
+        docker: docker.as_ref().map(|docker| docker.socket().to_owned()),
         // Tests make many short allocations and read them after their end.
         client_settings: "gc_max_allocs = 1000".to_owned(),
         ..NomadOptions::default()
@@ -94,5 +125,5 @@ async fn start() -> Result<(Nomad, Vault, Servers), consign::dev::servers::Error
         vault_pid: vault.pid().unwrap_or_default(),
         vault_token: SecretString::from(vault.root_token().expose_secret().to_owned()),
     };
-    Ok((nomad, vault, servers))
+    Ok((docker, nomad, vault, servers))
 }
