@@ -7,6 +7,7 @@ pub mod look;
 
 use crate::{
     action::Action,
+    dispatch::shape::{self, Allowed, Decided, Refused},
     formula::Formula,
     ids::{ActionId, Revision},
     lifecycle::Work,
@@ -71,7 +72,7 @@ pub enum Verdict {
 impl Verdict {
     /// Makes of a checked file what is launched, or why it is not.
     #[must_use]
-    pub fn new(checked: Checked) -> Self {
+    pub fn new(checked: Checked, allowed: &Allowed) -> Self {
         match checked {
             Checked::Invalid(invalid) => {
                 Self::Unsound { id: invalid.action_id, cause: invalid.cause, message: invalid.message }
@@ -80,8 +81,15 @@ impl Verdict {
                 if let Some((cause, message)) = unavailable(&valid.action, &valid.formula) {
                     return Self::Unsound { id: Some(valid.action.id), cause, message };
                 }
-                let work = work(&valid);
-                Self::Sound { action: Box::new(valid.action), work: Box::new(work) }
+                match shape::decide(&valid.action, &valid.formula, allowed) {
+                    Ok(decided) => {
+                        let work = work(&valid, decided);
+                        Self::Sound { action: Box::new(valid.action), work: Box::new(work) }
+                    }
+                    Err(Refused { cause, message }) => {
+                        Self::Unsound { id: Some(valid.action.id), cause, message }
+                    }
+                }
             }
         }
     }
@@ -98,13 +106,7 @@ impl Verdict {
 
 /// What an action asks for that this version cannot give. It is refused rather than run without.
 fn unavailable(action: &Action, formula: &Formula) -> Option<(Cause, String)> {
-    if let Some(alias) = action.mounts.first() {
-        let message = format!("no mount is called {alias}: this version of consign has no mounts yet");
-        return Some((Cause::MissingMount, message));
-    }
     let asked = [
-        ("resources", action.resources.is_some() || formula.resources.is_some()),
-        ("constraints", !action.constraints.is_empty()),
         ("retry", action.retry.is_some()),
         ("after", !action.after.is_empty()),
         ("not_before", action.not_before.is_some()),
@@ -125,8 +127,10 @@ fn artifacts(action: &Action, formula: &Formula) -> Vec<String> {
     globs
 }
 
-fn work(valid: &Valid) -> Work {
+fn work(valid: &Valid, decided: Decided) -> Work {
     let Valid { action, formula, args, .. } = valid;
+    let mut env = decided.env;
+    env.extend(action.env.clone());
     let base_job = action.job.clone().or_else(|| formula.job.clone());
     Work {
         base_job: base_job.unwrap_or_else(|| "runner".to_owned()),
@@ -135,12 +139,13 @@ fn work(valid: &Valid) -> Work {
         context: action.context.clone(),
         secrets: action.secrets.clone(),
         args: args.clone(),
-        env: action.env.clone(),
+        env,
         timeout: action.timeout.or(formula.timeout),
         priority: action.priority,
         model: action.model.clone(),
         tools: action.tools.clone(),
         artifacts: artifacts(action, formula),
         concurrency: action.concurrency.clone(),
+        shape: decided.shape,
     }
 }

@@ -14,6 +14,6 @@ pub use error::{Error, Kind};
 pub use events::{Event, EventStream};
 pub use files::{FileKind, FileStream, FolderEntry, LogTail};
 pub use model::{
-    Allocation, Child, Evaluation, Node, TaskEvent, TaskState, client_status, desired_status,
-    placement_reasons,
+    Allocation, Child, Evaluation, HostVolume, Node, NodeDetail, NodeDevices, NodeResources, TaskEvent,
+    TaskState, client_status, desired_status, placement_reasons,
 };

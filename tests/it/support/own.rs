@@ -14,6 +14,11 @@ pub(crate) struct OwnServers {
 
 impl OwnServers {
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| ()).await
+    }
+
+    /// The same with what `change` makes of Nomad's options.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut NomadOptions)) -> Self {
         let folder = |name: &str| tempfile::Builder::new().prefix(name).tempdir().unwrap().keep();
         let vault = Vault::start(&VaultOptions {
             folder: folder("consign-vault-"),
@@ -23,7 +28,7 @@ impl OwnServers {
         .await
         .unwrap();
         let nomad_folder = folder("consign-nomad-");
-        let nomad = Nomad::start(&NomadOptions {
+        let mut options = NomadOptions {
             folder: nomad_folder.clone(),
             remove_folder: true,
             role: Role::Single,
@@ -35,9 +40,9 @@ impl OwnServers {
             }),
             vault_retry_attempts: Some(0),
             ..NomadOptions::default()
-        })
-        .await
-        .unwrap();
+        };
+        change(&mut options);
+        let nomad = Nomad::start(&options).await.unwrap();
         let servers = Servers {
             nomad_address: nomad.address(),
             nomad_pid: nomad.pid().unwrap_or_default(),
