@@ -50,9 +50,13 @@ fn judge(alias: &Alias, mount: &Settings, nodes: &[Offer]) -> Finding {
         mount.read_only
     );
     let message = if offering().next().is_some() {
-        format!("{alias}: host volume {volume} can only be read where it is offered, and [mounts.{alias}] writes to it")
+        format!(
+            "{alias}: host volume {volume} can only be read where it is offered, and [mounts.{alias}] writes to it"
+        )
     } else {
-        format!("{alias}: no node offers the host volume {volume}: an action with this mount ends with missing_mount")
+        format!(
+            "{alias}: no node offers the host volume {volume}: an action with this mount ends with missing_mount"
+        )
     };
     if SHIPPED.contains(&alias.as_str()) {
         Finding::warning(SUBJECT, message, remedy)
@@ -69,7 +73,8 @@ mod tests {
     #[test]
     fn a_volume_that_no_node_offers_has_its_block_as_remedy() {
         let alias = |text: &str| Alias::try_from(text.to_owned()).unwrap();
-        let mount = |text: &str| toml::from_str::<Settings>(&format!("destination = \"/x\"\n{text}")).unwrap();
+        let mount =
+            |text: &str| toml::from_str::<Settings>(&format!("destination = \"/x\"\n{text}")).unwrap();
         let node = |read_only: bool| Offer {
             node: "a".to_owned(),
             volumes: [("data".to_owned(), read_only)].into(),

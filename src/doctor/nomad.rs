@@ -52,7 +52,8 @@ pub(super) async fn examine(config: &Config, tokens: &Tokens) -> Vec<Finding> {
     match client.nodes().await {
         Ok(nodes) => {
             findings.extend(judge_nodes(&nodes, config.nomad.driver.name()));
-            findings.extend(further_drivers(config).filter_map(|driver| judge_further(&nodes, driver.name())));
+            findings
+                .extend(further_drivers(config).filter_map(|driver| judge_further(&nodes, driver.name())));
         }
         Err(error) => findings.push(refused("reading nodes", &error, "node { policy = \"read\" }")),
     }

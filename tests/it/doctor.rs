@@ -43,7 +43,9 @@ async fn a_bootstrapped_installation_has_no_failure() {
     assert!(failures(&findings).is_empty(), "{findings:#?}");
     let worse: Vec<_> = findings.iter().filter(|finding| finding.level != Level::Ok).collect();
     assert!(worse.iter().all(|finding| matches!(finding.subject, "store" | "mounts")), "{worse:#?}");
-    for subject in ["configuration", "store", "git", "ops repo", "nomad", "mounts", "nomad events", "vault", "clocks"] {
+    for subject in
+        ["configuration", "store", "git", "ops repo", "nomad", "mounts", "nomad events", "vault", "clocks"]
+    {
         assert!(findings.iter().any(|finding| finding.subject == subject), "{subject}: {findings:#?}");
     }
     assert!(!config.store.path.exists(), "it changes nothing");

@@ -227,61 +227,6 @@ impl Driver {
         }
     }
 
-<<<<<<< HEAD:src/controller/driver/mod.rs
-=======
-    /// The job that a child belongs to.
-    fn job_of(&self, child: &str) -> Option<JobId> {
-        self.by_child.get(child).or_else(|| self.by_attempt.get(&dispatch_id_of(child)?)).copied()
-    }
-
-    fn heard_allocation(&mut self, allocation: nomad::Allocation) {
-        let Some(job_id) = self.job_of(&allocation.job_id) else {
-            return self.heard_child(&allocation.job_id);
-        };
-        if let Some(slot) = self.slots.get_mut(&job_id) {
-            slot.seen.take(allocation);
-            self.consider(job_id);
-        }
-    }
-
-    fn heard_child(&mut self, child: &str) {
-        if !self.rooms.base_jobs.is_child(child)
-            || self.job_of(child).is_some()
-            || self.recent_set.contains(child)
-        {
-            return;
-        }
-        if self.meeting.insert(child.to_owned()) {
-            let (rooms, rules, child) = (Arc::clone(&self.rooms), self.rules.adopt.clone(), child.to_owned());
-            let sender = self.sender.clone();
-            self.steps.spawn(async move {
-                let met = meet::meet(&rooms, &rules, &child).await;
-                // The driver may have ended.
-                drop(sender.send(Message::Met(child, Box::new(met))).await);
-            });
-        }
-    }
-
-    fn met(&mut self, child: String, met: Result<Met, step::Error>) {
-        self.meeting.remove(&child);
-        let held = Held::Child(child.clone());
-        match &met {
-            Ok(_) => self.unhold(&held),
-            Err(error) => self.hold(held, error),
-        }
-        match met {
-            Ok(Met::Old | Met::Stopped) => self.remember(child),
-            Ok(Met::Adopted(job)) => {
-                let job_id = job.job_id;
-                self.insert(*job);
-                self.consider(job_id);
-            }
-            // The next scan meets it again.
-            Err(_) => {}
-        }
-    }
-
->>>>>>> 80fdd22 (Compile what actions ask of a node into variants of the base jobs):src/controller/driver.rs
     /// Takes down what a failed step holds up.
     fn hold(&mut self, held: Held, error: &step::Error) {
         self.rooms.trouble(error);
