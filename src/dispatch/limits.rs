@@ -82,14 +82,14 @@ impl<'limits> OfFormula<'limits> {
         }
     }
 
-    /// Says what is too much, what is allowed, and which rule says so.
+    /// The key of the action that asks for too much, and what is allowed by which rule, in a sentence.
     pub fn check(
         self,
         asked: &Resources,
         driver: Option<Driver>,
         configured: Driver,
         constraints: bool,
-    ) -> Result<(), String> {
+    ) -> Result<(), (&'static str, String)> {
         let Limits { cpu, cores, memory, gpus, devices, drivers, constraints: may_constrain, .. } =
             self.limits;
         let numbers = [
@@ -129,8 +129,12 @@ impl<'limits> OfFormula<'limits> {
         Ok(())
     }
 
-    fn refusal(self, key: &str, asked: &str, allowed: &str, place: &str) -> String {
-        format!("it asks for {key}: {asked}; formula {} may have {allowed}, says {place}", self.formula)
+    fn refusal(self, key: &'static str, asked: &str, allowed: &str, place: &str) -> (&'static str, String) {
+        let top = if matches!(key, "driver" | "constraints") { key } else { "resources" };
+        (
+            top,
+            format!("it asks for {key}: {asked}; formula {} may have {allowed}, says {place}", self.formula),
+        )
     }
 }
 

@@ -88,17 +88,19 @@ pub struct Decided {
 pub struct Refused {
     /// The cause of its result.
     pub cause: Cause,
+    /// The top-level key of the action that it is about.
+    pub key: &'static str,
     /// Why, in a sentence.
     pub message: String,
 }
 
 impl Refused {
-    fn invalid(message: impl Into<String>) -> Self {
-        Self { cause: Cause::Invalid, message: message.into() }
+    fn invalid(key: &'static str, message: impl Into<String>) -> Self {
+        Self { cause: Cause::Invalid, key, message: message.into() }
     }
 
     fn mount(message: impl Into<String>) -> Self {
-        Self { cause: Cause::MissingMount, message: message.into() }
+        Self { cause: Cause::MissingMount, key: "mounts", message: message.into() }
     }
 }
 
@@ -110,7 +112,7 @@ pub fn decide(action: &Action, formula: &Formula, allowed: &Allowed) -> Result<D
     let limits = allowed.limits.of(&action.formula);
     limits
         .check(&resources, driver, allowed.driver, !action.constraints.is_empty())
-        .map_err(Refused::invalid)?;
+        .map_err(|(key, message)| Refused::invalid(key, message))?;
     let mut constraints = action.constraints.clone();
     constraints.sort();
     constraints.dedup();
@@ -134,9 +136,12 @@ fn merge(action: Resources, formula: Resources) -> Result<Resources, Refused> {
     if let (Some(least), Some(most)) = (memory, memory_max)
         && most < least
     {
-        return Err(Refused::invalid(format!(
-            "action and formula together ask for {least} bytes of memory and at most {most}: give both in the action"
-        )));
+        return Err(Refused::invalid(
+            "resources",
+            format!(
+                "action and formula together ask for {least} bytes of memory and at most {most}: give both in the action"
+            ),
+        ));
     }
     Ok(Resources { cpu, cores, memory, memory_max, gpus, device })
 }
@@ -155,9 +160,12 @@ fn mounts(
         for (name, value) in &settings.env {
             let name = name.as_str();
             if action.secrets.iter().any(|secret| secret.as_str() == name) {
-                return Err(Refused::invalid(format!(
-                    "the mount {alias} sets the variable {name}, which is the name of a secret of the action as well"
-                )));
+                return Err(Refused::invalid(
+                    "mounts",
+                    format!(
+                        "the mount {alias} sets the variable {name}, which is the name of a secret of the action as well"
+                    ),
+                ));
             }
             if action.env.contains_key(name) {
                 continue;
@@ -166,9 +174,12 @@ fn mounts(
                 .insert(name.to_owned(), value.as_str().to_owned())
                 .is_some_and(|other| other != value.as_str())
             {
-                return Err(Refused::invalid(format!(
-                    "the mount {alias} and another one set the variable {name} to different values: set it in `env`"
-                )));
+                return Err(Refused::invalid(
+                    "mounts",
+                    format!(
+                        "the mount {alias} and another one set the variable {name} to different values: set it in `env`"
+                    ),
+                ));
             }
         }
         mounts.push(Mount {

@@ -4,6 +4,8 @@
 //! each combination is a job of its own. Its id is that of its content: it is never edited, only
 //! registered or purged.
 
+use std::fmt::Write as _;
+
 use hcl_edit::structure::{Block as EditBlock, Body as EditBody};
 use sha2::{Digest as _, Sha256};
 
@@ -216,7 +218,8 @@ fn quoted(text: &str) -> String {
                 quoted.push(character);
             }
             control if control.is_control() => {
-                quoted.push_str(&format!("\\u{:04X}", u32::from(control)));
+                // Writing to a string does not fail.
+                let _ = write!(quoted, "\\u{:04X}", u32::from(control));
             }
             plain => quoted.push(plain),
         }

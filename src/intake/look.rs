@@ -191,7 +191,10 @@ async fn read(
     let formulas = AtRevision::read(repo, tip, &named).await?;
     for (entry, read) in actions {
         let verdict = match read {
-            Ok(bytes) => Verdict::new(validation::check(&entry.path, &bytes, &formulas), allowed),
+            Ok(bytes) => {
+                let checked = validation::check(&entry.path, &bytes, &formulas);
+                Verdict::new(&entry.path, &bytes, checked, allowed)
+            }
             Err(message) => Verdict::Unsound {
                 id: action::stem(&entry.path).and_then(|stem| ActionId::parse(&stem).ok()),
                 cause: Cause::Invalid,

@@ -7,12 +7,14 @@ pub mod look;
 
 use crate::{
     action::Action,
+    diagnostic::{Diagnostic, summary},
     dispatch::shape::{self, Allowed, Decided, Refused},
     formula::Formula,
     ids::{ActionId, Revision},
     lifecycle::Work,
     outcome::Cause,
     store::PastAction,
+    table,
     validation::{Checked, Valid},
 };
 
@@ -70,9 +72,9 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// Makes of a checked file what is launched, or why it is not.
+    /// Makes of the checked file at `path` what is launched, or why it is not.
     #[must_use]
-    pub fn new(checked: Checked, allowed: &Allowed) -> Self {
+    pub fn new(path: &str, content: &[u8], checked: Checked, allowed: &Allowed) -> Self {
         match checked {
             Checked::Invalid(invalid) => {
                 Self::Unsound { id: invalid.action_id, cause: invalid.cause, message: invalid.message }
@@ -86,9 +88,11 @@ impl Verdict {
                         let work = work(&valid, decided);
                         Self::Sound { action: Box::new(valid.action), work: Box::new(work) }
                     }
-                    Err(Refused { cause, message }) => {
-                        Self::Unsound { id: Some(valid.action.id), cause, message }
-                    }
+                    Err(refused) => Self::Unsound {
+                        id: Some(valid.action.id),
+                        cause: refused.cause,
+                        message: located(path, content, &refused),
+                    },
                 }
             }
         }
@@ -102,6 +106,14 @@ impl Verdict {
             Self::Unsound { id, .. } => id.as_ref(),
         }
     }
+}
+
+/// Why an action is refused, with its place in the file: that of the key, or of the formula that asks for it.
+fn located(path: &str, content: &[u8], refused: &Refused) -> String {
+    let text = String::from_utf8_lossy(content);
+    let places = [refused.key, "formula"].map(|key| table::place_of(&text, key));
+    let place = places.into_iter().find(|place| !place.is_empty()).unwrap_or_default();
+    summary(path, &text, &[Diagnostic::new(refused.message.as_str(), place)])
 }
 
 /// What an action asks for that this version cannot give. It is refused rather than run without.

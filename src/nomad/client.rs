@@ -238,7 +238,7 @@ impl Client {
     /// The jobs that are not dead, of which the id begins with `prefix` and matches the regular expression
     /// `pattern`.
     pub async fn live_children(&self, prefix: &str, pattern: &str) -> Result<Vec<Child>, Error> {
-        let filter = format!("ID matches \"{pattern}\" and Status != \"dead\"");
+        let filter = format!("Status != \"dead\" and ID matches \"{pattern}\"");
         self.list("/v1/jobs", &[("prefix", prefix), ("filter", &filter)]).await
     }
 
@@ -291,7 +291,7 @@ impl Client {
     pub async fn live_allocations(&self, pattern: &str) -> Result<Vec<Allocation>, Error> {
         let ended = [client_status::COMPLETE, client_status::FAILED, client_status::LOST];
         let live = ended.map(|status| format!("ClientStatus != \"{status}\"")).join(" and ");
-        let filter = format!("JobID matches \"{pattern}\" and {live}");
+        let filter = format!("{live} and JobID matches \"{pattern}\"");
         self.list("/v1/allocations", &[("filter", &filter), ("task_states", "true")]).await
     }
 

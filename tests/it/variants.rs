@@ -6,6 +6,8 @@ mod round_trip;
 
 use std::time::Duration;
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{OwnServers, World, wait_for};
@@ -72,7 +74,12 @@ async fn two_actions_with_different_memory_run_with_that_memory() {
     assert_eq!(parents[3], "runner");
     assert_eq!(variants(&world).await.len(), 2);
     let huge = world.result("huge", LIMIT).await;
-    ends(&huge, "rejected", "invalid", &["memory: 2.0 GiB", "may have 1.0 GiB", "[[shapes.rule]]", "hell*"]);
+    ends(
+        &huge,
+        "rejected",
+        "invalid",
+        &["actions/huge.toml:6:13: ", "memory: 2.0 GiB", "may have 1.0 GiB", "[[shapes.rule]]", "hell*"],
+    );
     let cored = world.result("cored", LIMIT).await;
     ends(&cored, "rejected", "invalid", &["cores: 1 cores", "may have 0"]);
     assert_eq!(children(&world).await.len(), 4);
@@ -212,14 +219,14 @@ async fn unused_variants_are_swept_and_used_ones_stay() {
     .await;
 }
 
-#[tokio::test]
-async fn an_agent_killed_before_it_dispatched_a_variant_dispatches_that_one_once() {
-    let world = World::new("before").await;
+/// Commits an action and kills the agent when its attempt is on record and cannot be dispatched; gives the
+/// variant that is on record.
+async fn killed_before_dispatch(world: &World) -> String {
     let proxy = proxy::Proxy::start(&world.servers.nomad_address).await;
     let direct = world.config_toml();
     world.bootstrap_with(&direct);
-    std::fs::write(world.path("consign.toml"), direct.replace(&world.servers.nomad_address, &proxy.address))
-        .unwrap();
+    let held = direct.replace(&world.servers.nomad_address, &proxy.address);
+    std::fs::write(world.path("consign.toml"), held).unwrap();
     let agent = world.agent().await;
     let formula = format!("echo $CONSIGN_ACTION_ID >> {}\n", world.ledger().display());
     world.ops.commit("a formula", &[("formulas/note.sh", Some(&formula))]);
@@ -229,20 +236,61 @@ async fn an_agent_killed_before_it_dispatched_a_variant_dispatches_that_one_once
     })
     .await;
     agent.kill();
-    assert_eq!(children(&world).await, Vec::<String>::new());
-    // Nomad lost the variant as well: it is made anew from what is on record.
-    let variant = variants(&world).await.pop().unwrap();
+    assert_eq!(children(world).await, Vec::<String>::new());
+    let variant = variants(world).await.pop().unwrap();
     assert!(refused.contains(&variant), "{refused}");
-    let gone = format!("/v1/job/{variant}?purge=true");
-    world.nomad.request(reqwest::Method::DELETE, &gone, None).await.unwrap();
-    std::fs::write(world.path("consign.toml"), &direct).unwrap();
-    let _agent = world.agent().await;
+    std::fs::write(world.path("consign.toml"), direct).unwrap();
+    variant
+}
+
+async fn purge(world: &World, job: &str) {
+    world.nomad.request(Method::DELETE, &format!("/v1/job/{job}?purge=true"), None).await.unwrap();
+}
+
+/// The action's result after it ran once, of as many attempts, and the job that its last one came from.
+async fn ran_once(world: &World, attempts: usize) -> (Value, String) {
     let result = world.result("once", LIMIT).await;
     ends(&result, "succeeded", "success", &[]);
-    assert_eq!(nomad_job(&world, &result).await["ParentID"], json!(variant));
-    assert_eq!(result["attempts"].as_array().unwrap().len(), 1, "{result}");
+    assert_eq!(result["attempts"].as_array().unwrap().len(), attempts, "{result}");
     assert_eq!(world.ledger_lines(), ["once"]);
-    assert_eq!(children(&world).await.len(), 1);
+    assert_eq!(children(world).await.len(), 1);
+    let parent = nomad_job(world, &result).await["ParentID"].as_str().unwrap().to_owned();
+    (result, parent)
+}
+
+#[tokio::test]
+async fn an_agent_killed_before_it_dispatched_a_variant_dispatches_that_one_once() {
+    let world = World::new("before").await;
+    let variant = killed_before_dispatch(&world).await;
+    // Nomad lost the variant as well: it is made anew from what is on record.
+    purge(&world, &variant).await;
+    let _agent = world.agent().await;
+    assert_eq!(ran_once(&world, 1).await.1, variant);
+}
+
+#[tokio::test]
+async fn an_attempt_on_record_keeps_its_variant_over_an_upgrade() {
+    let world = World::new("upgraded").await;
+    let variant = killed_before_dispatch(&world).await;
+    // Another rendering of the base job, as another version of consign would make.
+    std::fs::write(world.path("consign.toml"), config(&world, "lost_after = \"11m\"\n", "")).unwrap();
+    let _agent = world.agent().await;
+    assert_eq!(ran_once(&world, 1).await.1, variant);
+    world.commit_action("later", "note", "resources = { memory = \"64MiB\" }\n");
+    let later = world.result("later", LIMIT).await;
+    assert_ne!(nomad_job(&world, &later).await["ParentID"], json!(variant));
+}
+
+#[tokio::test]
+async fn an_attempt_whose_variant_is_gone_for_good_is_followed_by_another() {
+    let world = World::new("gone").await;
+    let variant = killed_before_dispatch(&world).await;
+    purge(&world, &variant).await;
+    std::fs::write(world.path("consign.toml"), config(&world, "lost_after = \"11m\"\n", "")).unwrap();
+    let _agent = world.agent().await;
+    let (result, parent) = ran_once(&world, 2).await;
+    assert_ne!(parent, variant);
+    assert_eq!(result["attempts"][0]["cause"], "dispatch_failed", "{result}");
 }
 
 #[tokio::test]
@@ -276,10 +324,9 @@ async fn a_variant_dispatched_by_hand_is_stopped_and_says_why() {
     ends(&world.result("shaped", LIMIT).await, "succeeded", "success", &[]);
     let variant = variants(&world).await.pop().unwrap();
     let script = format!("echo started >> {}\n", world.ledger().display());
-    use base64::Engine as _;
-    let payload = base64::prelude::BASE64_STANDARD.encode(script);
+    let payload = BASE64_STANDARD.encode(script);
     let path = format!("/v1/job/{variant}/dispatch");
-    world.nomad.request(reqwest::Method::PUT, &path, Some(json!({ "Payload": payload }))).await.unwrap();
+    world.nomad.request(Method::PUT, &path, Some(json!({ "Payload": payload }))).await.unwrap();
     let result = wait_for("its result", LIMIT, async || {
         let paths = world.ops.paths();
         let path = paths.iter().find(|path| path.starts_with("actions/by-hand/")).ok_or("none")?;
