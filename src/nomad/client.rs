@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use super::{
     error::Error,
     events::EventStream,
-    model::{Allocation, Child, Evaluation, Node, NodeDetail, client_status},
+    model::{Allocation, Child, Evaluation, client_status},
+    node::{Node, NodeDetail},
 };
 
 /// How long a request may take, but for the event stream.

@@ -8,12 +8,13 @@ mod error;
 mod events;
 mod files;
 mod model;
+mod node;
 
 pub use client::{Client, Settings};
 pub use error::{Error, Kind};
 pub use events::{Event, EventStream};
 pub use files::{FileKind, FileStream, FolderEntry, LogTail};
 pub use model::{
-    Allocation, Child, Evaluation, HostVolume, Node, NodeDetail, NodeDevices, NodeResources, TaskEvent,
-    TaskState, client_status, desired_status, placement_reasons,
+    Allocation, Child, Evaluation, TaskEvent, TaskState, client_status, desired_status, placement_reasons,
 };
+pub use node::{DriverState, HostVolume, Node, NodeDetail, NodeDevices, NodeResources};
