@@ -266,19 +266,15 @@ impl Rooms {
             None => match self.nomad.dispatch(&attempt.parent, &token, &attempt.meta, &attempt.payload).await
             {
                 Ok(child) => child,
-                Err(error) if error.kind() == nomad::Kind::NotFound => {
-                    if self.restore(job).await? {
+                // Nomad answers 500 where the job is gone or stopped, as it does for trouble of its own.
+                Err(error @ nomad::Error::Status { .. }) => {
+                    let parent = attempt.parent.clone();
+                    if self.restore(job).await? || self.nomad.job(&parent).await?.is_some() {
                         return Err(error.into());
                     }
                     return self.begin_anew(job).await;
                 }
-                Err(error) => {
-                    if matches!(error, nomad::Error::Status { .. }) {
-                        // A job that was stopped stays known, and takes no dispatch.
-                        self.restore(job).await?;
-                    }
-                    return Err(error.into());
-                }
+                Err(error) => return Err(error.into()),
             },
         };
         self.health.clear(Subject::Nomad);

@@ -80,7 +80,7 @@ impl Verdict {
                 Self::Unsound { id: invalid.action_id, cause: invalid.cause, message: invalid.message }
             }
             Checked::Valid(valid) => {
-                if let Some((cause, message)) = unavailable(&valid.action, &valid.formula) {
+                if let Some((cause, message)) = unavailable(&valid.action) {
                     return Self::Unsound { id: Some(valid.action.id), cause, message };
                 }
                 match shape::decide(&valid.action, &valid.formula, allowed) {
@@ -117,7 +117,7 @@ fn located(path: &str, content: &[u8], refused: &Refused) -> String {
 }
 
 /// What an action asks for that this version cannot give. It is refused rather than run without.
-fn unavailable(action: &Action, formula: &Formula) -> Option<(Cause, String)> {
+fn unavailable(action: &Action) -> Option<(Cause, String)> {
     let asked = [
         ("retry", action.retry.is_some()),
         ("after", !action.after.is_empty()),
