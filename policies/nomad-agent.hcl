@@ -20,3 +20,16 @@ namespace "default" {
 node {
   policy = "read"
 }
+
+# The host volumes of [mounts]: "read" for read-only ones, else "write".
+host_volume "ssh" {
+  policy = "read"
+}
+
+host_volume "gpg" {
+  policy = "read"
+}
+
+host_volume "sops" {
+  policy = "read"
+}

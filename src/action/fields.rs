@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use bytesize::ByteSize;
 
-use super::Resources;
+use super::{Driver, Resources};
 use crate::{
     artifact::glob,
     duration::Span,
@@ -74,6 +74,12 @@ pub(crate) fn mounts(value: &Value<'_, '_>) -> Option<Vec<String>> {
 /// The name of a base job.
 pub(crate) fn job(value: &Value<'_, '_>) -> Option<String> {
     value.parsed(|text| named(text, "._-", "base job"))
+}
+
+/// The task driver.
+pub(crate) fn driver(value: &Value<'_, '_>) -> Option<Driver> {
+    let words = [Driver::Docker, Driver::Exec, Driver::RawExec].map(|driver| (driver.name(), driver));
+    word(value, &words)
 }
 
 /// A name of letters, digits and the characters in `further`, beginning with a letter or digit.
@@ -176,7 +182,7 @@ pub(crate) fn resources(value: &Value<'_, '_>) -> Option<Resources> {
         cores: cores.and_then(|value| value.integer(1..=4096)),
         memory: memory.and_then(|(bytes, _)| bytes),
         memory_max: memory_max.and_then(|(bytes, _)| bytes),
-        gpus: table.optional("gpus").and_then(|value| value.integer(1..=64)),
+        gpus: table.optional("gpus").and_then(|value| value.integer(0..=64)),
         device: table.optional("device").and_then(|value| device(&value)),
     };
     table.note_unknown_keys();
@@ -196,17 +202,21 @@ fn memory(value: &Value<'_, '_>) -> Option<u64> {
 
 fn device(value: &Value<'_, '_>) -> Option<String> {
     value.parsed(|text| {
-        let legal = !text.is_empty()
-            && text.len() <= NAME_LIMIT
-            && text.chars().all(|character| {
-                character.is_ascii_lowercase() || character.is_ascii_digit() || "/_.-".contains(character)
-            });
-        if legal {
+        let parts: Vec<&str> = text.split('/').collect();
+        let legal = |part: &str| {
+            !part.is_empty()
+                && part.trim() == part
+                && part
+                    .chars()
+                    .all(|character| character.is_ascii_alphanumeric() || "_.- ".contains(character))
+        };
+        if text.len() <= NAME_LIMIT && parts.len() <= 3 && parts.into_iter().all(legal) {
             return Ok(text.to_owned());
         }
         Err((
             format!("is not the name of a device: {}", quote(text)),
-            "use Nomad's name for it, in lower case, such as \"nvidia/gpu\"".to_owned(),
+            "use Nomad's name for it, type, vendor/type or vendor/type/model, such as \"nvidia/gpu\""
+                .to_owned(),
         ))
     })
 }

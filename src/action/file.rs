@@ -61,6 +61,7 @@ fn action(path: &str, table: &Table<'_, '_>) -> Option<Action> {
         args: table.optional("args").and_then(|value| args(&value)).unwrap_or_default(),
         job: table.optional("job").and_then(|value| fields::job(&value)),
         mounts: table.optional("mounts").and_then(|value| fields::mounts(&value)).unwrap_or_default(),
+        driver: table.optional("driver").and_then(|value| fields::driver(&value)),
         model: table
             .optional("model")
             .and_then(|value| value.parsed(|text| fields::named(text, "._:/@+-", "model"))),

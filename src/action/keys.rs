@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 
-use super::{BlastRadius, DispatchMode, WhenFull};
+use super::{BlastRadius, DispatchMode, Driver, WhenFull};
 
 /// What should run, and why: a file `<id>.toml` anywhere below the actions folder of the ops repo.
 #[derive(Debug, JsonSchema)]
@@ -35,6 +35,9 @@ pub struct ActionKeys {
     /// Aliases of host volumes, as the agent's configuration defines them.
     #[schemars(extend("uniqueItems" = true))]
     pub mounts: Option<Vec<String>>,
+    /// The Nomad task driver that it runs under, instead of the formula's or the configured one. Only
+    /// what `[shapes] drivers` lists is allowed.
+    pub driver: Option<Driver>,
     /// The model that the run needs loaded. It groups the queue, and the task finds it in
     /// `CONSIGN_MODEL`.
     pub model: Option<String>,
@@ -98,11 +101,12 @@ pub struct ResourceKeys {
     pub memory: Option<String>,
     /// Memory that it may reach where the node has room, at least `memory`.
     pub memory_max: Option<String>,
-    /// The number of devices.
-    #[schemars(range(min = 1, max = 64))]
+    /// The number of devices; 0 takes away what the base job or the formula asks for. Without it, one
+    /// where `device` is given.
+    #[schemars(range(min = 0, max = 64))]
     pub gpus: Option<u64>,
-    /// Nomad's name for the device.
-    #[schemars(regex(pattern = r"^[a-z0-9/_.-]+$"), extend("default" = "nvidia/gpu"))]
+    /// Nomad's name for the device: type, vendor/type or vendor/type/model.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9_. -]+(/[A-Za-z0-9_. -]+){0,2}$"), extend("default" = "nvidia/gpu"))]
     pub device: Option<String>,
 }
 

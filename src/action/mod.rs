@@ -40,6 +40,8 @@ pub struct Action {
     pub job: Option<String>,
     /// Aliases of host volumes.
     pub mounts: Vec<String>,
+    /// The task driver; `None` is the formula's, or else the configured one.
+    pub driver: Option<Driver>,
     /// The model that the run needs loaded.
     pub model: Option<String>,
     /// Tools that the run may use.
@@ -98,6 +100,30 @@ pub enum BlastRadius {
     High,
 }
 
+/// The Nomad task driver that a formula runs under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Driver {
+    /// In a container.
+    Docker,
+    /// In a chroot of its own.
+    Exec,
+    /// As a plain process of the Nomad client.
+    RawExec,
+}
+
+impl Driver {
+    /// Nomad's name for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Exec => "exec",
+            Self::RawExec => "raw_exec",
+        }
+    }
+}
+
 /// What the task needs of a node; `None` keeps the base job's value.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resources {
@@ -116,7 +142,7 @@ pub struct Resources {
 }
 
 /// A Nomad constraint, with Nomad's own words for its parts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Constraint {
     /// What is looked at, such as `${attr.kernel.name}`.
     pub attribute: String,

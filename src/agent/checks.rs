@@ -163,7 +163,7 @@ impl Checks<'_> {
             let registered = base_jobs.ensure(nomad).await.map_err(|error| {
                 let temporary = match &error {
                     launch::Error::Nomad { source, .. } => source.kind() == nomad::Kind::Unavailable,
-                    launch::Error::Render { .. } | launch::Error::Foreign { .. } => false,
+                    launch::Error::Render { .. } | launch::Error::Foreign { .. } | launch::Error::Refused { .. } => false,
                 };
                 let remedy = "The agent's Nomad token needs the rights that docs/operate.md lists; `consign doctor` tells more.";
                 Failed::new(&error, remedy, temporary)

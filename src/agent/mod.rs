@@ -28,12 +28,15 @@ use crate::{
         publish::Publisher,
         recover::{Ground, recover},
         step::{Permits, Progress, Rooms},
+        sweep,
         watch::{self, Watch},
     },
     credential::Credential,
     dispatch::{
         base_job::{self, BaseJob},
         launch::{self, BaseJobs},
+        nodes::Nodes,
+        shape::Allowed,
     },
     grant::{self, Grants, Upkeep},
     http::{self, HookSecret},
@@ -315,6 +318,7 @@ impl Running<'_> {
             upkeep,
             progress: options.progress.clone().unwrap_or_else(|| broadcast::Sender::new(1)),
             results_ready: Arc::new(Notify::new()),
+            nodes: Nodes::default(),
             permits: Permits::default(),
         });
         self.recover(&rooms, &repo, config).await?;
@@ -327,6 +331,7 @@ impl Running<'_> {
             health: self.health.clone(),
             interval: config.ops.poll.0,
             wake: Arc::clone(&self.wake),
+            allowed: allowed(config),
             claim,
         };
         let publisher = Publisher {
@@ -339,6 +344,7 @@ impl Running<'_> {
         };
         self.ready.store(true, Ordering::Release);
         tasks.spawn(artifact::sweep(archive, config.store.artifacts_keep.0, stopping.clone()));
+        tasks.spawn(sweep::run(Arc::clone(&rooms), config.nomad.variant_keep.0, stopping.clone()));
         tasks.spawn(driver.run(stopping.clone()));
         tasks.spawn(publisher.run(stopping.clone()));
         let watched = watch.run(stopping.clone()).await;
@@ -396,6 +402,12 @@ fn collector(config: &Config, nomad: Arc<nomad::Client>, archive: Archive) -> Co
         count: config.store.artifact_count,
     };
     Collector::new(nomad, archive, limits, config.store.artifact_reserve.as_u64())
+}
+
+/// What actions may ask for, as the configuration says.
+#[must_use]
+pub fn allowed(config: &Config) -> Allowed {
+    Allowed { limits: config.shapes.clone(), mounts: config.mounts.clone(), driver: config.nomad.driver }
 }
 
 fn rules(config: &Config) -> Rules {

@@ -127,7 +127,8 @@ impl Rule {
 }
 
 /// Whether `text` is `pattern`, in which `*` stands for any text.
-fn fits(pattern: &str, text: &str) -> bool {
+#[must_use]
+pub fn fits(pattern: &str, text: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut left) = text.strip_prefix(start) else { return false };
     let mut parts: Vec<&str> = rest.split('*').collect();
@@ -162,6 +163,7 @@ mod tests {
             args: std::collections::BTreeMap::default(),
             job: None,
             mounts: vec!["ssh".to_owned()],
+            driver: None,
             model: None,
             tools: vec![],
             timeout: None,

@@ -20,7 +20,11 @@ use toml::{
 use crate::{
     approval::{Requirement, Rule},
     diagnostic::{Diagnostic, did_you_mean},
-    dispatch::base_job::Driver,
+    dispatch::{
+        base_job::Driver,
+        limits,
+        mount::{self, Alias},
+    },
     duration::Span,
     ids::SecretName,
 };
@@ -47,6 +51,9 @@ pub struct Config {
     pub approval: Approval,
     pub limits: Limits,
     pub queue: Queue,
+    pub shapes: limits::Limits,
+    #[schemars(with = "BTreeMap<String, mount::Settings>")]
+    pub mounts: BTreeMap<Alias, mount::Settings>,
     pub adopt: Adopt,
     pub server: Server,
     pub store: Store,
@@ -84,6 +91,8 @@ pub struct Nomad {
     pub image: String,
     #[schemars(with = "String")]
     pub lost_after: Span,
+    #[schemars(with = "String")]
+    pub variant_keep: Span,
 }
 
 /// How Vault is reached, and where things are in it.
@@ -232,6 +241,9 @@ const WELL_KNOWN: [(&str, &str, &str); 7] = [
     ("VAULT_CACERT", "vault", "ca_cert"),
 ];
 
+/// The sections that consist of sections.
+const GROUPS: [&str; 1] = ["mounts"];
+
 /// A copy of the environment, so that reading a configuration is a function of its inputs.
 pub type Environment = BTreeMap<String, String>;
 
@@ -258,8 +270,8 @@ pub fn read(name: &str, text: &str, environment: &Environment) -> Result<Config,
     if !errors.is_empty() {
         return Err(invalid(name, text, &errors));
     }
-    for (variable, section, key, value) in overrides(&defaults, environment) {
-        set(&mut written, &section, &key, value).map_err(|()| Error::Invalid {
+    for (variable, path, value) in overrides(defaults.get_ref(), environment) {
+        set(written.get_mut(), &path, value).map_err(|section| Error::Invalid {
             rendered: format!("{variable} cannot be set: `{section}` in {name} is not a table"),
         })?;
     }
@@ -294,47 +306,65 @@ fn nearest(message: &str) -> Option<String> {
     did_you_mean(word, known.split('`').skip(1).step_by(2))
 }
 
-/// The values that the environment sets: variable, section, key, value.
+/// The values that the environment sets: variable, the key's path, value.
 fn overrides<'text>(
-    defaults: &Spanned<DeTable<'_>>,
+    defaults: &DeTable<'_>,
     environment: &'text Environment,
-) -> Vec<(String, String, String, DeValue<'text>)> {
+) -> Vec<(String, Vec<String>, DeValue<'text>)> {
     let mut found = Vec::new();
-    for (section, table) in defaults.get_ref() {
-        let DeValue::Table(table) = table.get_ref() else { continue };
-        for (key, default) in table {
-            let section = section.get_ref().to_string();
-            let key = key.get_ref().to_string();
-            let own = format!("CONSIGN_{}_{}", section.to_uppercase(), key.to_uppercase());
-            let well_known = WELL_KNOWN.iter().find(|(_, at, named)| *at == section && *named == key);
-            let names = well_known.map(|(name, ..)| (*name).to_owned()).into_iter().chain([own]);
-            let set = names
-                .filter_map(|name| Some((name.clone(), environment.get(&name)?)))
-                .find(|(_, value)| !value.is_empty());
-            let Some((variable, text)) = set else { continue };
-            let value = match default.get_ref() {
-                DeValue::String(_) => DeValue::String(text.as_str().into()),
-                _ => DeValue::parse(text)
-                    .map_or_else(|_| DeValue::String(text.as_str().into()), Spanned::into_inner),
-            };
-            found.push((variable, section, key, value));
+    for (path, default) in keys(defaults, &[]) {
+        let own = Config::variable(&path);
+        let well_known = WELL_KNOWN.iter().find(|(_, section, key)| path == [*section, *key]);
+        let names = well_known.map(|(name, ..)| (*name).to_owned()).into_iter().chain([own]);
+        let set = names
+            .filter_map(|name| Some((name.clone(), environment.get(&name)?)))
+            .find(|(_, value)| !value.is_empty());
+        let Some((variable, text)) = set else { continue };
+        let value = match default {
+            DeValue::String(_) => DeValue::String(text.as_str().into()),
+            _ => DeValue::parse(text)
+                .map_or_else(|_| DeValue::String(text.as_str().into()), Spanned::into_inner),
+        };
+        found.push((variable, path, value));
+    }
+    found
+}
+
+/// Every key below `table` by its path. What stands below a section's key is part of its value, but for
+/// the sections of [`GROUPS`].
+fn keys<'table, 'text>(
+    table: &'table DeTable<'text>,
+    path: &[String],
+) -> Vec<(Vec<String>, &'table DeValue<'text>)> {
+    let mut found = Vec::new();
+    for (key, value) in table {
+        let path: Vec<String> = path.iter().cloned().chain([key.get_ref().to_string()]).collect();
+        match value.get_ref() {
+            DeValue::Table(table)
+                if path.len() == 1 || path.len() == 2 && GROUPS.contains(&path[0].as_str()) =>
+            {
+                found.extend(keys(table, &path));
+            }
+            value => found.push((path, value)),
         }
     }
     found
 }
 
-fn set<'text>(
-    root: &mut Spanned<DeTable<'text>>,
-    section: &str,
-    key: &str,
-    value: DeValue<'text>,
-) -> Result<(), ()> {
-    let name = Spanned::new(0..0, section.to_owned().into());
-    let table =
-        root.get_mut().entry(name).or_insert_with(|| Spanned::new(0..0, DeValue::Table(DeTable::new())));
-    let DeValue::Table(table) = table.get_mut() else { return Err(()) };
-    table.insert(Spanned::new(0..0, key.to_owned().into()), Spanned::new(0..0, value));
-    Ok(())
+/// Gives the key at `path` a value; the section that is no table is the error.
+fn set<'text>(root: &mut DeTable<'text>, path: &[String], value: DeValue<'text>) -> Result<(), String> {
+    let (key, rest) = match path {
+        [] => return Ok(()),
+        [key, rest @ ..] => (Spanned::new(0..0, key.clone().into()), rest),
+    };
+    if rest.is_empty() {
+        root.insert(key, Spanned::new(0..0, value));
+        return Ok(());
+    }
+    let name = key.get_ref().to_string();
+    let table = root.entry(key).or_insert_with(|| Spanned::new(0..0, DeValue::Table(DeTable::new())));
+    let DeValue::Table(table) = table.get_mut() else { return Err(name) };
+    set(table, rest, value)
 }
 
 /// Puts every default in that `written` does not give.
@@ -370,10 +400,10 @@ impl Config {
         given(&self.store.artifacts).map_or_else(|| self.store.path.join("artifacts"), Path::to_path_buf)
     }
 
-    /// The environment variable of each key, for the documentation.
+    /// The environment variable of the key at `path`, section first.
     #[must_use]
-    pub fn variable(section: &str, key: &str) -> String {
-        format!("CONSIGN_{}_{}", section.to_uppercase(), key.to_uppercase())
+    pub fn variable<Part: AsRef<str>>(path: &[Part]) -> String {
+        path.iter().fold("CONSIGN".to_owned(), |name, part| name + "_" + &part.as_ref().to_uppercase())
     }
 }
 
@@ -389,6 +419,44 @@ mod tests {
         ] {
             let error = read("consign.toml", text, &Environment::new()).unwrap_err().to_string();
             assert!(error.contains(help), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_mount_keeps_the_keys_that_are_not_given() {
+        let text =
+            "[mounts.ssh]\nvolume = \"deploy-keys\"\n[mounts.models]\nvolume = \"m\"\ndestination = \"/m\"\n";
+        let over = environment(&[
+            ("CONSIGN_MOUNTS_GPG_READ_ONLY", "false"),
+            ("CONSIGN_MOUNTS_GPG_ENV", "{ A = \"b\" }"),
+        ]);
+        let mounts = read("consign.toml", text, &over).unwrap().mounts;
+        let mount = |alias: &str| mounts.iter().find(|(known, _)| known.as_str() == alias).unwrap().1;
+        assert_eq!(
+            (mount("ssh").volume.as_str(), mount("ssh").destination.as_str()),
+            ("deploy-keys", "/root/.ssh")
+        );
+        assert!(mount("models").read_only && !mount("gpg").read_only);
+        assert_eq!(mount("gpg").env.len(), 1);
+    }
+
+    #[test]
+    fn a_bad_mount_or_limit_is_refused_with_its_place() {
+        for (text, place, words) in [
+            ("[mounts.m]\nvolume = \"m\"\ndestination = \"/a/../b\"\n", "consign.toml:3:15", "without `..`"),
+            ("[mounts.m]\nvolume = \"m\"\ndestination = \"/${x}\"\n", "consign.toml:3:15", "interpolation"),
+            (
+                "[mounts.m]\nvolume = \"m\"\ndestination = \"/secrets/x\"\n",
+                "consign.toml:3:15",
+                "Nomad's own",
+            ),
+            ("[mounts.\"a b\"]\nvolume = \"m\"\ndestination = \"/m\"\n", "consign.toml:1:", "alias"),
+            ("[shapes]\nmemory = \"-1GiB\"\n", "consign.toml:2:10", "-1GiB"),
+            ("[shapes]\ngpus = -1\n", "consign.toml:2:8", "-1"),
+            ("[[shapes.rule]]\nformula = \"a\"\ngpu = 1\n", "consign.toml:3:1", "did you mean `gpus`?"),
+        ] {
+            let error = read("consign.toml", text, &Environment::new()).unwrap_err().to_string();
+            assert!(error.contains(place) && error.contains(words), "{text}{error}");
         }
     }
 

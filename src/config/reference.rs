@@ -55,7 +55,8 @@ fn heading(page: &mut String, section: &str) {
 fn row(page: &mut String, section: &str, key: &str, value: &str, meaning: &str) {
     let known = WELL_KNOWN.iter().find(|(_, at, named)| *at == section && *named == key);
     let known = known.map(|(name, ..)| format!("`{name}`, ")).unwrap_or_default();
-    let own = Config::variable(section, key);
+    let path: Vec<&str> = section.split('.').chain([key]).collect();
+    let own = Config::variable(&path);
     // Markdown would take `<name>` for HTML, and `|` for the end of a cell.
     let meaning = meaning.replace('<', "\\<").replace('|', "\\|");
     let _ = writeln!(page, "| `{key}` | `{value}` | {known}`{own}` | {meaning} |");
@@ -67,6 +68,8 @@ fn example(page: &mut String, lines: &[&str]) {
 
 #[cfg(test)]
 mod tests {
+    use toml::de::DeTable;
+
     use super::*;
 
     #[test]
@@ -82,14 +85,13 @@ mod tests {
     #[test]
     fn every_key_has_a_row_and_a_meaning() {
         let page = reference();
-        let defaults: toml::Table = DEFAULT.parse().expect("the defaults parse");
-        for (section, keys) in &defaults {
-            for key in keys.as_table().expect("a section").keys() {
-                let variable = Config::variable(section, key);
-                let row = page.lines().find(|line| line.contains(&variable)).unwrap_or_default();
-                assert!(row.starts_with(&format!("| `{key}` |")), "[{section}] {key}: {row:?}");
-                assert!(!row.ends_with("|  |"), "[{section}] {key} has no meaning: {row:?}");
-            }
+        let defaults = DeTable::parse(DEFAULT).expect("the defaults parse");
+        for (path, _) in super::super::keys(defaults.get_ref(), &[]) {
+            let variable = format!("`{}`", Config::variable(&path));
+            let row = page.lines().find(|line| line.contains(&variable)).unwrap_or_default();
+            let key = path.last().expect("a key");
+            assert!(row.starts_with(&format!("| `{key}` |")), "{path:?}: {row:?}");
+            assert!(!row.ends_with("|  |"), "{path:?} has no meaning: {row:?}");
         }
     }
 }

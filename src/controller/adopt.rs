@@ -45,6 +45,12 @@ pub fn decide(child: &Child, base_job: &str, rules: &Rules) -> Adoption {
         secrets.iter().filter(|name| !rules.secrets.contains(name)).map(SecretName::as_str).collect();
     let refused = if !rules.enabled {
         Some("hand dispatches are not taken over here ([adopt] enabled = false): commit an action to the ops repo".to_owned())
+    } else if child.parent_id != base_job {
+        // What a variant mounts was approved for the action that it was made for.
+        Some(format!(
+            "{} was made for actions with mounts or resources of their own: commit an action, or dispatch {base_job} itself",
+            child.parent_id
+        ))
     } else if let Some(illegal) = illegal {
         Some(format!("{illegal}: separate names by commas"))
     } else if child.payload.is_empty() {
@@ -73,6 +79,7 @@ mod tests {
     fn child(secrets: &str, payload: &str) -> Child {
         Child {
             payload: payload.to_owned(),
+            parent_id: "runner".to_owned(),
             meta: [("secrets".to_owned(), secrets.to_owned())].into(),
             ..Child::default()
         }
@@ -103,6 +110,13 @@ mod tests {
             assert!(refused.contains(expected), "{refused}");
             assert!(adoption.work.secrets.is_empty());
         }
+    }
+
+    #[test]
+    fn a_variant_is_nobody_elses() {
+        let child = Child { parent_id: "runner-0123456789ab".to_owned(), ..child("", "x") };
+        let refused = decide(&child, "runner", &rules(&[])).refused.unwrap();
+        assert!(refused.contains("dispatch runner itself"), "{refused}");
     }
 
     #[test]

@@ -48,7 +48,8 @@ pub(super) async fn meet(rooms: &Rooms, rules: &adopt::Rules, child_id: &str) ->
         return Ok(Met::Old);
     }
     let now = super::now();
-    let job = adopted(&child, adopt::decide(&child, &child.parent_id, rules), now)?;
+    let base = rooms.base_jobs.base_of(&child.parent_id).unwrap_or(&child.parent_id);
+    let job = adopted(&child, adopt::decide(&child, base, rules), now)?;
     rooms.store.save(&job, "adopted", now).await?;
     rooms.tell(&job.name(), "adopted", child_id);
     Ok(Met::Adopted(Box::new(job)))

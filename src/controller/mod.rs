@@ -19,6 +19,7 @@ pub mod publish;
 pub mod recover;
 mod scan;
 pub mod step;
+pub mod sweep;
 pub mod watch;
 
 use jiff::Timestamp;

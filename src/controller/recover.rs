@@ -9,7 +9,10 @@ use std::collections::{BTreeMap, HashMap};
 use super::step::{Error, Rooms};
 use crate::{
     action,
-    dispatch::request::{ConsignMeta, parse_consign_meta},
+    dispatch::{
+        launch::children_pattern,
+        request::{ConsignMeta, parse_consign_meta},
+    },
     duration::Span,
     ids::{ActionId, JobId, Revision, SecretName},
     lifecycle::{Attempt, Event, Job, Origin, Stage, Work},
@@ -55,9 +58,8 @@ impl Ground {
 /// Puts every launched and unanswered job that Nomad knows of on record; gives their number.
 pub async fn recover(rooms: &Rooms, ground: &Ground, actions: &str) -> Result<usize, Error> {
     let mut latest: BTreeMap<JobId, (Child, ConsignMeta)> = BTreeMap::new();
-    let parents: Vec<String> = rooms.base_jobs.parents().map(ToOwned::to_owned).collect();
-    for parent in parents {
-        for child in rooms.nomad.children(&format!("{parent}/dispatch-")).await? {
+    for base in rooms.base_jobs.names() {
+        for child in rooms.nomad.jobs_like(base, &children_pattern(base)).await? {
             let Some(dispatch_id) = dispatch_id_of(&child.id) else { continue };
             if rooms.store.knows_dispatch(dispatch_id).await? {
                 continue;
@@ -77,7 +79,8 @@ pub async fn recover(rooms: &Rooms, ground: &Ground, actions: &str) -> Result<us
         if ground.has_result(&id) || rooms.store.job_of_action(&id).await?.is_some() {
             continue;
         }
-        let mut job = rebuilt(&child, &meta, &id, ground, actions);
+        let base = rooms.base_jobs.base_of(&child.parent_id).unwrap_or(&child.parent_id);
+        let mut job = rebuilt(&child, base, &meta, &id, ground, actions);
         admit(rooms, &mut job, &child.id).await?;
         rooms.store.save(&job, "recovered", super::now()).await?;
         rooms.tell(&job.name(), "recovered", child.id);
@@ -87,7 +90,14 @@ pub async fn recover(rooms: &Rooms, ground: &Ground, actions: &str) -> Result<us
 }
 
 /// The record of a job as far as its child's meta tells.
-fn rebuilt(child: &Child, meta: &ConsignMeta, id: &ActionId, ground: &Ground, actions: &str) -> Job {
+fn rebuilt(
+    child: &Child,
+    base: &str,
+    meta: &ConsignMeta,
+    id: &ActionId,
+    ground: &Ground,
+    actions: &str,
+) -> Job {
     let now = super::now();
     let (path, blob) = ground
         .actions
@@ -97,7 +107,7 @@ fn rebuilt(child: &Child, meta: &ConsignMeta, id: &ActionId, ground: &Ground, ac
     let secrets = child.meta.get("secrets").map(String::as_str).unwrap_or_default();
     let variable = |name: &str| meta.env.get(name).cloned().unwrap_or_default();
     let work = Work {
-        base_job: child.parent_id.clone(),
+        base_job: base.to_owned(),
         formula: variable("CONSIGN_FORMULA").parse().ok(),
         context: variable("CONSIGN_CONTEXT"),
         secrets: secrets.split(',').filter_map(|name| SecretName::parse(name).ok()).collect(),

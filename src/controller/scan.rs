@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{driver::Message, health::Subject, step::Rooms};
 use crate::{
+    dispatch::launch::children_pattern,
     nomad::{self, Allocation},
     retry::Pause,
 };
@@ -77,10 +78,11 @@ async fn follow_stream(
 
 async fn scan(rooms: &Rooms) -> Result<Scan, nomad::Error> {
     let mut scan = Scan { began_at: super::now(), children: Vec::new(), allocations: Vec::new() };
-    for parent in rooms.base_jobs.parents() {
-        let children = rooms.nomad.live_children(parent).await?;
+    for base in rooms.base_jobs.names() {
+        let pattern = children_pattern(base);
+        let children = rooms.nomad.live_children(base, &pattern).await?;
         scan.children.extend(children.into_iter().map(|child| child.id));
-        scan.allocations.extend(rooms.nomad.live_allocations(parent).await?);
+        scan.allocations.extend(rooms.nomad.live_allocations(&pattern).await?);
     }
     Ok(scan)
 }

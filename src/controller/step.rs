@@ -12,7 +12,8 @@ use super::{
 use crate::{
     action,
     dispatch::{
-        launch::BaseJobs,
+        launch::{self, BaseJobs},
+        nodes::Nodes,
         report::{self, Report},
         request::{self, Request, Run},
     },
@@ -62,6 +63,8 @@ pub struct Rooms {
     pub progress: broadcast::Sender<Progress>,
     /// Wakes whoever pushes results.
     pub results_ready: Arc<tokio::sync::Notify>,
+    /// What the nodes have.
+    pub nodes: Nodes,
     /// How much is done at a time.
     pub permits: Permits,
 }
@@ -209,10 +212,28 @@ impl Rooms {
                 format!("no secret is called {name}: an operator makes it with `consign secret put {name}`");
             return self.refuse(job, Cause::UnknownSecret, reason).await;
         }
-        let Some(parent) = self.base_jobs.parent(&job.work.base_job) else {
-            let reason = format!("no base job is called {}", job.work.base_job);
-            return self.refuse(job, Cause::Invalid, reason).await;
+        let parent = match self.base_jobs.parent(&job.work.base_job, &job.work.shape) {
+            Ok(Some(parent)) => parent,
+            Ok(None) => {
+                let reason = format!("no base job is called {}", job.work.base_job);
+                return self.refuse(job, Cause::Invalid, reason).await;
+            }
+            Err(error) => return self.refuse(job, Cause::Invalid, error.to_string()).await,
         };
+        if let Some((cause, reason)) = self.nodes.unmet(&self.nomad, &parent.needs).await? {
+            return self.refuse(job, cause, reason).await;
+        }
+        if parent.is_variant() {
+            self.store.use_variant(&parent.id, super::now()).await?;
+            match self.base_jobs.ensure_variant(&self.nomad, &parent).await {
+                Ok(()) => {}
+                Err(error @ launch::Error::Refused { .. }) => {
+                    return self.refuse(job, Cause::Invalid, error.to_string()).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let parent = parent.id;
         let dispatch_id = DispatchId::new();
         match request(job, dispatch_id) {
             Ok(Request { meta, payload }) => {
@@ -245,9 +266,13 @@ impl Rooms {
             None => match self.nomad.dispatch(&attempt.parent, &token, &attempt.meta, &attempt.payload).await
             {
                 Ok(child) => child,
-                Err(error) if error.kind() == nomad::Kind::NotFound => {
-                    self.base_jobs.ensure(&self.nomad).await?;
-                    return Err(error.into());
+                // Nomad answers 500 where the job is gone or stopped, as it does for trouble of its own.
+                Err(error @ nomad::Error::Status { .. }) => {
+                    let parent = attempt.parent.clone();
+                    if self.restore(job).await? || self.nomad.job(&parent).await?.is_some() {
+                        return Err(error.into());
+                    }
+                    return self.begin_anew(job).await;
                 }
                 Err(error) => return Err(error.into()),
             },
@@ -255,6 +280,33 @@ impl Rooms {
         self.health.clear(Subject::Nomad);
         *seen = Seen { allocations: std::mem::take(&mut seen.allocations), ..Seen::default() };
         self.record(job, Event::Dispatched { child }).await
+    }
+
+    /// Registers the Nomad job that the present attempt is dispatched from. Gives whether that was possible:
+    /// after an upgrade of consign or a change of its configuration a shape makes another variant.
+    async fn restore(&self, job: &Job) -> Result<bool, Error> {
+        let Some(attempt) = job.attempt() else { return Ok(false) };
+        self.base_jobs.forget(&attempt.parent).await;
+        let parent = self.base_jobs.parent(&job.work.base_job, &job.work.shape).ok().flatten();
+        match parent.filter(|parent| parent.id == attempt.parent) {
+            Some(parent) if parent.is_variant() => {
+                self.base_jobs.ensure_variant(&self.nomad, &parent).await?;
+                Ok(true)
+            }
+            Some(_) => {
+                self.base_jobs.ensure(&self.nomad).await?;
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+
+    /// Ends an attempt that has no child and whose Nomad job is gone for good: the next one has another.
+    async fn begin_anew(&self, job: &mut Job) -> Result<(), Error> {
+        let parent = job.attempt().map(|attempt| attempt.parent.clone()).unwrap_or_default();
+        let reason = format!("{parent} was purged before it was dispatched, and is made otherwise now");
+        let ending = Ending::without_task(Cause::DispatchFailed, reason, super::now());
+        self.record(job, Event::Concluded(Ending { at_gate: true, ..ending })).await
     }
 
     /// The child that an attempt has already, after a crash between sending and recording.

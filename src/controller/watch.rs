@@ -13,6 +13,7 @@ use super::{
     health::{Health, Subject},
 };
 use crate::{
+    dispatch::shape::Allowed,
     ids::Revision,
     intake::look,
     ops_repo::{self, OpsRepo, Owner},
@@ -44,6 +45,8 @@ pub struct Watch {
     pub interval: Duration,
     /// Wakes it at once.
     pub wake: Arc<Notify>,
+    /// What actions may ask for.
+    pub allowed: Allowed,
     /// The revision of the claim that this store made.
     pub claim: Revision,
 }
@@ -148,7 +151,8 @@ impl Watch {
             return Ok(Looked::Unchanged);
         }
         self.repo.fetch(&tips).await?;
-        let findings = look::look(&self.repo, before.as_ref(), tip, tips.results.as_ref()).await?;
+        let findings =
+            look::look(&self.repo, before.as_ref(), tip, tips.results.as_ref(), &self.allowed).await?;
         if findings.rewritten {
             *rewritten_at = Some(Instant::now());
             self.health.report(

@@ -9,6 +9,7 @@ use hcl_edit::{
 };
 use sha2::{Digest as _, Sha256};
 
+pub use crate::action::Driver;
 use crate::{diagnostic::Diagnostic, duration::Span};
 
 /// The launch gate's entry, below the KV mount.
@@ -31,30 +32,6 @@ const RUNNER: &str = include_str!("../../jobs/runner.nomad.hcl");
 pub struct BaseJob {
     name: String,
     text: String,
-}
-
-/// The driver that runs the wrapper.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Driver {
-    /// In a container.
-    Docker,
-    /// In a chroot of its own.
-    Exec,
-    /// As a plain process of the Nomad client.
-    RawExec,
-}
-
-impl Driver {
-    /// Nomad's name for it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Docker => "docker",
-            Self::Exec => "exec",
-            Self::RawExec => "raw_exec",
-        }
-    }
 }
 
 /// What the configuration says about base jobs.
@@ -85,9 +62,35 @@ pub struct Rendered {
     pub marker: String,
 }
 
-/// Why a base job could not be rendered.
+/// Why a base job, or a variant of it, could not be rendered.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// No task of it runs the wrapper, so that there is nothing to shape.
+    #[error(
+        "base job {name} has no task that runs the wrapper: its resources, mounts and constraints cannot be varied"
+    )]
+    NoTask {
+        /// The base job.
+        name: String,
+    },
+    /// It has a volume of that name already.
+    #[error("base job {name} has a volume {volume} of its own: call the mount something else")]
+    VolumeTwice {
+        /// The base job.
+        name: String,
+        /// The volume's name in the group.
+        volume: String,
+    },
+    /// A limit of memory below the memory of the base job.
+    #[error(
+        "memory_max is less than the {memory} MiB of memory that base job {name} has: give memory as well"
+    )]
+    MemoryMax {
+        /// The base job.
+        name: String,
+        /// Its memory in MiB.
+        memory: u64,
+    },
     /// The text is no HCL.
     #[error("cannot read base job {name}")]
     Read {
@@ -179,7 +182,7 @@ impl BaseJob {
     }
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
@@ -209,12 +212,17 @@ fn is_wrapper_file(expression: &Expression) -> bool {
     call.name.name.as_str() == "file" && call.args.as_slice() == [Expression::String(WRAPPER_FILE.to_owned())]
 }
 
+/// Whether a task runs the wrapper, and with it the formula.
+pub(super) fn runs_wrapper(task: &EditBlock) -> bool {
+    task.body.get_blocks("config").any(|config| config.body.to_string().contains(WRAPPER))
+}
+
 /// Gives the wrapper's task the driver; false where docker has no image to run it in.
 fn set_driver(task: &mut EditBlock, settings: &Settings) -> bool {
-    let Some(config) = task.body.get_blocks_mut("config").next() else { return true };
-    if !config.body.to_string().contains(WRAPPER) {
+    if !runs_wrapper(task) {
         return true;
     }
+    let Some(config) = task.body.get_blocks_mut("config").next() else { return true };
     let complete = match settings.driver {
         Driver::Docker => task_config::docker(&mut config.body, settings.image.as_deref()),
         Driver::Exec => {
@@ -231,16 +239,24 @@ fn set_driver(task: &mut EditBlock, settings: &Settings) -> bool {
 }
 
 fn mark(job: &mut EditBlock, marker: &str) {
+    note(job, MARKER, marker);
+}
+
+/// Puts a value into the job's meta. Key and value are of consign's own making.
+pub(super) fn note(job: &mut EditBlock, key: &str, value: &str) {
     if let Some(meta) = job.body.get_blocks_mut("meta").next() {
-        meta.body.remove_attribute(MARKER);
-        if let Ok(body) = format!("    {MARKER} = \"{marker}\"\n").parse::<EditBody>() {
-            for structure in body {
-                meta.body.push(structure);
-            }
-        }
-    } else if let Ok(body) = format!("\n  meta {{\n    {MARKER} = \"{marker}\"\n  }}\n").parse::<EditBody>() {
-        for structure in body {
-            job.body.push(structure);
+        meta.body.remove_attribute(key);
+        append(&mut meta.body, &format!("    {key} = \"{value}\"\n"));
+    } else {
+        append(&mut job.body, &format!("\n  meta {{\n    {key} = \"{value}\"\n  }}\n"));
+    }
+}
+
+/// Appends HCL of consign's own making, in which every foreign text is quoted.
+pub(super) fn append(body: &mut EditBody, text: &str) {
+    if let Ok(further) = text.parse::<EditBody>() {
+        for structure in further {
+            body.push(structure);
         }
     }
 }

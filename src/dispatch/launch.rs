@@ -1,19 +1,37 @@
-//! Registers the base jobs: when absent or changed, never over a job that consign did not register.
+//! Registers base jobs and their variants: when absent or changed, never over a job that consign did not
+//! register. A variant is the content that its id names, so it is registered and never changed.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde_json::Value;
+use tokio::sync::Mutex;
 
-use super::base_job::{self, BaseJob, MARKER};
+use super::{
+    base_job::{self, BaseJob, MARKER},
+    shape::Shape,
+    variant::{self, DIGITS, Parent, VARIANT_OF},
+};
 use crate::nomad;
 
 /// The base jobs that this agent dispatches, ready to register.
 #[derive(Debug, Clone)]
 pub struct BaseJobs {
-    rendered: Arc<BTreeMap<String, base_job::Rendered>>,
+    inner: Arc<Inner>,
 }
 
-/// Why a base job cannot be registered.
+#[derive(Debug)]
+struct Inner {
+    jobs: BTreeMap<String, BaseJob>,
+    settings: base_job::Settings,
+    plain: BTreeMap<String, Parent>,
+    /// The variants that are known to stand in Nomad. Held while one is registered or purged.
+    registered: Mutex<BTreeSet<String>>,
+}
+
+/// Why a base job or a variant cannot be registered.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It cannot be rendered for this configuration.
@@ -43,6 +61,14 @@ pub enum Error {
         #[source]
         source: nomad::Error,
     },
+    /// Nomad finds it wrong.
+    #[error("Nomad does not take a job of this shape: {}", problems.join("; "))]
+    Refused {
+        /// Which.
+        name: String,
+        /// Nomad's own words.
+        problems: Vec<String>,
+    },
 }
 
 /// What became of a base job.
@@ -59,68 +85,149 @@ pub enum Registered {
 impl BaseJobs {
     /// Renders `jobs` for this configuration.
     pub fn render(jobs: &[BaseJob], settings: &base_job::Settings) -> Result<Self, Error> {
-        let mut rendered = BTreeMap::new();
+        let mut plain = BTreeMap::new();
         for job in jobs {
-            let text = job
-                .render(settings)
+            let parent = variant::compile(job, settings, &Shape::default())
                 .map_err(|source| Error::Render { name: job.name().to_owned(), source })?;
-            rendered.insert(job.name().to_owned(), text);
+            plain.insert(job.name().to_owned(), parent);
         }
-        Ok(Self { rendered: Arc::new(rendered) })
+        let jobs = jobs.iter().map(|job| (job.name().to_owned(), job.clone())).collect();
+        let inner = Inner { jobs, settings: settings.clone(), plain, registered: Mutex::default() };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// The Nomad job that is dispatched for the base job `name`; `None` where there is none.
+    /// The Nomad job that is dispatched for the base job `name` in this shape; `None` where there is no such
+    /// base job.
+    pub fn parent(&self, name: &str, shape: &Shape) -> Result<Option<Parent>, base_job::Error> {
+        if shape.is_plain() {
+            return Ok(self.inner.plain.get(name).cloned());
+        }
+        let job = self.inner.jobs.get(name);
+        job.map(|job| variant::compile(job, &self.inner.settings, shape)).transpose()
+    }
+
+    /// The names of the base jobs. Their children are followed, and those of their variants.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.inner.plain.keys().map(String::as_str)
+    }
+
+    /// The base job that a Nomad job is, or is a variant of.
     #[must_use]
-    pub fn parent(&self, name: &str) -> Option<String> {
-        self.rendered.contains_key(name).then(|| name.to_owned())
+    pub fn base_of<'id>(&self, parent: &'id str) -> Option<&'id str> {
+        let known = |name: &&str| self.inner.plain.contains_key(*name);
+        Some(parent).filter(known).or_else(|| variant::base_of(parent).filter(known))
     }
 
-    /// Every Nomad job whose children are followed.
-    pub fn parents(&self) -> impl Iterator<Item = &str> {
-        self.rendered.keys().map(String::as_str)
+    /// Whether a Nomad job is a child of a base job or a variant.
+    #[must_use]
+    pub fn is_child(&self, id: &str) -> bool {
+        id.split_once("/dispatch-").is_some_and(|(parent, _)| self.base_of(parent).is_some())
     }
 
     /// Says what [`Self::ensure`] would do.
     pub async fn survey(&self, nomad: &nomad::Client) -> Result<Vec<(String, Registered)>, Error> {
         let mut found = Vec::new();
-        for (name, rendered) in self.rendered.iter() {
-            found.push((name.clone(), state(nomad, name, rendered).await?.0));
+        for (name, parent) in &self.inner.plain {
+            found.push((name.clone(), state(nomad, parent).await?.0));
         }
         Ok(found)
     }
 
-    /// Registers what is absent or changed.
+    /// Registers the base jobs that are absent or changed.
     pub async fn ensure(&self, nomad: &nomad::Client) -> Result<Vec<(String, Registered)>, Error> {
         let mut done = Vec::new();
-        for (name, rendered) in self.rendered.iter() {
-            let failed = |source| Error::Nomad { name: name.clone(), source };
-            let (registered, index) = state(nomad, name, rendered).await?;
-            if registered != Registered::Unchanged {
-                let job = nomad.parse(&rendered.hcl).await.map_err(failed)?;
-                nomad.register(&with_id(job, name), index).await.map_err(failed)?;
-            }
-            done.push((name.clone(), registered));
+        for (name, parent) in &self.inner.plain {
+            done.push((name.clone(), register(nomad, parent).await?));
         }
         Ok(done)
     }
+
+    /// Registers a variant where it is absent. It is looked for once; after that it counts as there until
+    /// [`Self::forget`].
+    pub async fn ensure_variant(&self, nomad: &nomad::Client, parent: &Parent) -> Result<(), Error> {
+        let mut registered = self.inner.registered.lock().await;
+        if !registered.contains(&parent.id) {
+            register(nomad, parent).await?;
+            registered.insert(parent.id.clone());
+        }
+        Ok(())
+    }
+
+    /// A variant may not be there after all.
+    pub async fn forget(&self, id: &str) {
+        self.inner.registered.lock().await.remove(id);
+    }
+
+    /// Purges a variant, unless `in_use` says meanwhile that it is needed; gives whether it is gone. A job
+    /// that consign did not register stays.
+    pub async fn purge<E: From<nomad::Error>>(
+        &self,
+        nomad: &nomad::Client,
+        id: &str,
+        in_use: impl AsyncFnOnce() -> Result<bool, E>,
+    ) -> Result<bool, E> {
+        let mut registered = self.inner.registered.lock().await;
+        if in_use().await? {
+            return Ok(false);
+        }
+        if nomad.job(id).await?.is_some_and(|job| is_variant(&job["Meta"])) {
+            nomad.purge(id).await?;
+        }
+        registered.remove(id);
+        Ok(true)
+    }
 }
 
-/// How a base job stands in Nomad, and the modify index of what is there.
-async fn state(
-    nomad: &nomad::Client,
-    name: &str,
-    rendered: &base_job::Rendered,
-) -> Result<(Registered, u64), Error> {
-    let present = nomad.job(name).await.map_err(|source| Error::Nomad { name: name.to_owned(), source })?;
+/// Whether a job's meta says that consign registered it as a variant.
+fn is_variant(meta: &Value) -> bool {
+    meta[MARKER].is_string() && meta[VARIANT_OF].is_string()
+}
+
+/// The regular expression of the ids of a base job's children, and of its variants' children.
+#[must_use]
+pub fn children_pattern(base: &str) -> String {
+    format!("^{}(-[0-9a-f]{{{DIGITS}}})?/dispatch-", plain(base))
+}
+
+/// The regular expression of the ids of a base job's variants.
+#[must_use]
+pub fn variants_pattern(base: &str) -> String {
+    format!("^{}-[0-9a-f]{{{DIGITS}}}$", plain(base))
+}
+
+/// A base job's name as a regular expression; of what a name may hold only the dot means something there.
+fn plain(name: &str) -> String {
+    name.replace('.', "[.]")
+}
+
+async fn register(nomad: &nomad::Client, parent: &Parent) -> Result<Registered, Error> {
+    let failed = |source| Error::Nomad { name: parent.id.clone(), source };
+    let (registered, index) = state(nomad, parent).await?;
+    if registered != Registered::Unchanged {
+        let job = with_id(nomad.parse(&parent.rendered.hcl).await.map_err(failed)?, &parent.id);
+        let problems = nomad.validate(&job).await.map_err(failed)?;
+        if !problems.is_empty() {
+            return Err(Error::Refused { name: parent.id.clone(), problems });
+        }
+        nomad.register(&job, index).await.map_err(failed)?;
+    }
+    Ok(registered)
+}
+
+/// How a job stands in Nomad, and the modify index of what is there.
+async fn state(nomad: &nomad::Client, parent: &Parent) -> Result<(Registered, u64), Error> {
+    let name = &parent.id;
+    let present = nomad.job(name).await.map_err(|source| Error::Nomad { name: name.clone(), source })?;
     let Some(job) = present else { return Ok((Registered::New, 0)) };
     let index = job["JobModifyIndex"].as_u64().unwrap_or_default();
-    match job["Meta"][MARKER].as_str() {
-        None => Err(Error::Foreign { name: name.to_owned() }),
-        Some(marker) if marker == rendered.marker && job["Stop"] != true => {
-            Ok((Registered::Unchanged, index))
-        }
-        Some(_) => Ok((Registered::Changed, index)),
+    let marker = job["Meta"][MARKER].as_str();
+    let same = marker == Some(parent.rendered.marker.as_str());
+    // Whatever else a variant's id names was not registered by consign.
+    if marker.is_none() || parent.is_variant() && !(same && is_variant(&job["Meta"])) {
+        return Err(Error::Foreign { name: name.clone() });
     }
+    let unchanged = same && job["Stop"] != true;
+    Ok((if unchanged { Registered::Unchanged } else { Registered::Changed }, index))
 }
 
 /// The parsed job under the name of its file.

@@ -34,7 +34,7 @@ pub(super) fn examine(config: &Config, tokens: &Tokens) -> Vec<Finding> {
     }
     findings.push(match agent::base_jobs(config) {
         Ok(jobs) => {
-            Finding::ok(SUBJECT, format!("base jobs: {}", jobs.parents().collect::<Vec<_>>().join(", ")))
+            Finding::ok(SUBJECT, format!("base jobs: {}", jobs.names().collect::<Vec<_>>().join(", ")))
         }
         Err(error) => Finding::failure(SUBJECT, error.to_string(), "Correct the file, or set [nomad] jobs."),
     });

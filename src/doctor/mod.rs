@@ -9,6 +9,7 @@ mod configuration;
 mod disk;
 mod events;
 mod finding;
+mod mounts;
 mod nomad;
 mod ops_repo;
 mod report;
@@ -54,6 +55,7 @@ pub async fn examine(config: &Config, tokens: &Tokens) -> Vec<Finding> {
         ),
         within("ops repo", Box::pin(ops_repo::examine(config))),
         within("nomad", Box::pin(nomad::examine(config, tokens))),
+        within("mounts", Box::pin(mounts::examine(config, tokens))),
         within("nomad events", Box::pin(events::examine(config, tokens))),
         within("vault", Box::pin(vault::examine(config, tokens))),
         within("clocks", Box::pin(clocks::examine(config))),

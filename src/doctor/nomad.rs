@@ -50,7 +50,11 @@ pub(super) async fn examine(config: &Config, tokens: &Tokens) -> Vec<Finding> {
         }
     }
     match client.nodes().await {
-        Ok(nodes) => findings.extend(judge_nodes(&nodes, config.nomad.driver.name())),
+        Ok(nodes) => {
+            findings.extend(judge_nodes(&nodes, config.nomad.driver.name()));
+            findings
+                .extend(further_drivers(config).filter_map(|driver| judge_further(&nodes, driver.name())));
+        }
         Err(error) => findings.push(refused("reading nodes", &error, "node { policy = \"read\" }")),
     }
     findings.extend(judge_image(config.nomad.driver, &config.nomad.image));
@@ -62,7 +66,7 @@ pub(super) async fn examine(config: &Config, tokens: &Tokens) -> Vec<Finding> {
 async fn permissions(client: &Client) -> Vec<Finding> {
     let namespace = client.namespace();
     let rule = |capability: &str| format!("namespace {namespace:?} {{ capabilities = [{capability:?}] }}");
-    let listed = client.live_children("consign-doctor").await.map(drop);
+    let listed = client.live_children("consign-doctor", "^consign-doctor").await.map(drop);
     let parsed = client.parse(PARSED).await.map(drop);
     let asked = [("listing jobs", listed, rule("list-jobs")), ("parsing a job", parsed, rule("parse-job"))];
     let mut findings: Vec<Finding> = asked
@@ -80,7 +84,7 @@ async fn base_jobs(client: &Client, config: &Config) -> Vec<Finding> {
     // What is wrong with the files is told where the configuration is examined.
     let Ok(jobs) = agent::base_jobs(config) else { return Vec::new() };
     let mut findings = Vec::new();
-    for name in jobs.parents() {
+    for name in jobs.names() {
         findings.push(match client.job(name).await {
             Ok(None) => Finding::ok(SUBJECT, format!("base job {name} is absent; the agent registers it")),
             Ok(Some(job)) if job["Meta"][MARKER].is_string() => {
@@ -110,16 +114,40 @@ fn refused(doing: &str, error: &Error, rule: &str) -> Finding {
     Finding::failure(SUBJECT, format!("{doing}: {}", chain(error)), remedy)
 }
 
+/// The drivers that actions may ask for besides the configured one.
+fn further_drivers(config: &Config) -> impl Iterator<Item = Driver> {
+    let of_rules = config.shapes.rule.iter().filter_map(|rule| rule.drivers.as_ref()).flatten();
+    let mut drivers: Vec<Driver> = config.shapes.drivers.iter().chain(of_rules).copied().collect();
+    drivers.sort_by_key(|driver| driver.name());
+    drivers.dedup();
+    drivers.into_iter().filter(|driver| *driver != config.nomad.driver)
+}
+
+/// Whether a driver that actions may ask for works nowhere.
+fn judge_further(nodes: &[Node], driver: &str) -> Option<Finding> {
+    if able(nodes, driver) > 0 {
+        return None;
+    }
+    let message = format!("[shapes] allows the driver {driver}, and no ready node has it healthy");
+    let remedy = format!("Enable {driver} on a Nomad client, or leave it out of [shapes] drivers.");
+    Some(Finding::warning(SUBJECT, message, remedy))
+}
+
+/// How many nodes take work and run it under `driver`.
+fn able(nodes: &[Node], driver: &str) -> usize {
+    nodes
+        .iter()
+        .filter(|node| node.status == "ready" && node.scheduling_eligibility == "eligible")
+        .filter(|node| node.drivers.get(driver).is_some_and(|state| state.detected && state.healthy))
+        .count()
+}
+
 /// What the nodes tell: their versions, and whether any can run the base jobs.
 fn judge_nodes(nodes: &[Node], driver: &str) -> Vec<Finding> {
     let live: Vec<&Node> = nodes.iter().filter(|node| node.status != "down").collect();
     let mut findings: Vec<Finding> =
         live.iter().filter_map(|node| judge_version(&node.name, &node.version)).collect();
-    let able = live
-        .iter()
-        .filter(|node| node.status == "ready" && node.scheduling_eligibility == "eligible")
-        .filter(|node| node.drivers.get(driver).is_some_and(|state| state.detected && state.healthy))
-        .count();
+    let able = able(nodes, driver);
     findings.push(if able == 0 {
         let mut message =
             format!("of {} nodes none is ready, eligible and has a healthy driver {driver}", live.len());
@@ -210,6 +238,8 @@ mod tests {
         assert_eq!(level(&[node("down", "eligible", true)]), Level::Failure);
         assert_eq!(level(&[]), Level::Failure);
         assert_eq!(judge_nodes(&[node("ready", "eligible", true)], "docker")[0].level, Level::Failure);
+        assert_eq!(judge_further(&[node("ready", "eligible", true)], "exec"), None);
+        assert!(judge_further(&[node("ready", "eligible", true)], "raw_exec").is_some());
     }
 
     #[test]

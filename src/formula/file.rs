@@ -65,6 +65,7 @@ fn program(name: FormulaName, content: &[u8]) -> Result<Formula, Diagnostic> {
         args: BTreeMap::new(),
         secrets: Vec::new(),
         mounts: Vec::new(),
+        driver: None,
         timeout: None,
         resources: None,
         artifacts: Vec::new(),
@@ -95,6 +96,7 @@ fn steps_formula(name: FormulaName, table: &Table<'_, '_>) -> Option<Formula> {
         args: table.optional("args").and_then(|value| arguments(&value)).unwrap_or_default(),
         secrets: table.optional("secrets").and_then(|value| fields::secrets(&value)).unwrap_or_default(),
         mounts: table.optional("mounts").and_then(|value| fields::mounts(&value)).unwrap_or_default(),
+        driver: table.optional("driver").and_then(|value| fields::driver(&value)),
         timeout: table.optional("timeout").and_then(|value| fields::timeout(&value)),
         resources: table.optional("resources").and_then(|value| fields::resources(&value)),
         artifacts: table

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 
-use crate::action::keys::ResourceKeys;
+use crate::action::{Driver, keys::ResourceKeys};
 
 /// How an action runs, as steps: a file `<name>.toml` in the formulas folder of the ops repo.
 #[derive(Debug, JsonSchema)]
@@ -27,6 +27,9 @@ pub struct FormulaKeys {
     /// The mounts that it cannot do without. An action that does not list them is invalid.
     #[schemars(extend("uniqueItems" = true))]
     pub mounts: Option<Vec<String>>,
+    /// The Nomad task driver that it runs under, instead of the configured one. Only what `[shapes]
+    /// drivers` lists is allowed.
+    pub driver: Option<Driver>,
     /// The longest that all steps together may run, such as `90m`, unless the action says otherwise.
     #[schemars(extend("default" = "60m"))]
     pub timeout: Option<String>,

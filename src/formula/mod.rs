@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    action::Resources,
+    action::{Driver, Resources},
     duration::Span,
     ids::{FormulaName, SecretName},
 };
@@ -33,6 +33,9 @@ pub struct Formula {
     pub secrets: Vec<SecretName>,
     /// The mounts that it cannot do without.
     pub mounts: Vec<String>,
+    /// The task driver; `None` is the configured one.
+    #[serde(default)]
+    pub driver: Option<Driver>,
     /// The longest that it may run, counted from the task's start.
     pub timeout: Option<Span>,
     /// What the task needs of a node.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::{Finding, Findings, Verdict};
 use crate::{
     action::{self, FILE_LIMIT},
+    dispatch::shape::Allowed,
     ids::{ActionId, FormulaName, Revision},
     ops_repo::{self, Blob, BlobId, Content, Entry, EntryKind, OpsRepo},
     outcome::{Cause, Outcome, result_file::ResultFile},
@@ -24,15 +25,16 @@ const RESULTS_AT_ONCE: usize = 1000;
 ///
 /// Without `before`, or where it no longer exists, the whole tree is listed. An action that has the result
 /// of a launch counts as ended, also for a store that does not know it: a result file met in the repo means
-/// that.
+/// that. What actions may ask for is `allowed`.
 pub async fn look(
     repo: &OpsRepo,
     before: Option<&Revision>,
     tip: &Revision,
     results_tip: Option<&Revision>,
+    allowed: &Allowed,
 ) -> Result<Findings, ops_repo::Error> {
     match before {
-        None => afresh(repo, tip, results_tip).await,
+        None => afresh(repo, tip, results_tip, allowed).await,
         Some(before) => {
             let rewritten = !repo.is_ancestor(before, tip).await?;
             match repo.changes(before, tip).await {
@@ -42,11 +44,11 @@ pub async fn look(
                         .map(|change| Changed { path: change.path, after: change.after })
                         .collect();
                     let past = launched_before(repo, tip, results_tip, &differing).await?;
-                    let files = read(repo, tip, differing).await?;
+                    let files = read(repo, tip, differing, allowed).await?;
                     Ok(Findings { revision: tip.clone(), rewritten, files, past })
                 }
                 Err(ops_repo::Error::UnknownRevision { .. }) => {
-                    let mut findings = afresh(repo, tip, results_tip).await?;
+                    let mut findings = afresh(repo, tip, results_tip, allowed).await?;
                     findings.rewritten = true;
                     Ok(findings)
                 }
@@ -66,6 +68,7 @@ async fn afresh(
     repo: &OpsRepo,
     tip: &Revision,
     results_tip: Option<&Revision>,
+    allowed: &Allowed,
 ) -> Result<Findings, ops_repo::Error> {
     let entries = repo.snapshot(tip).await?;
     let mut results: BTreeMap<String, BlobId> = BTreeMap::new();
@@ -84,7 +87,7 @@ async fn afresh(
     let past = past_actions(repo, ended, &results).await?;
     let changed =
         open.into_iter().map(|entry| Changed { path: entry.path, after: Some(entry.content) }).collect();
-    let files = read(repo, tip, changed).await?;
+    let files = read(repo, tip, changed, allowed).await?;
     Ok(Findings { revision: tip.clone(), rewritten: false, files, past })
 }
 
@@ -151,6 +154,7 @@ async fn read(
     repo: &OpsRepo,
     tip: &Revision,
     changed: Vec<Changed>,
+    allowed: &Allowed,
 ) -> Result<Vec<Finding>, ops_repo::Error> {
     let settings = repo.settings();
     let is_action =
@@ -187,7 +191,10 @@ async fn read(
     let formulas = AtRevision::read(repo, tip, &named).await?;
     for (entry, read) in actions {
         let verdict = match read {
-            Ok(bytes) => Verdict::new(validation::check(&entry.path, &bytes, &formulas)),
+            Ok(bytes) => {
+                let checked = validation::check(&entry.path, &bytes, &formulas);
+                Verdict::new(&entry.path, &bytes, checked, allowed)
+            }
             Err(message) => Verdict::Unsound {
                 id: action::stem(&entry.path).and_then(|stem| ActionId::parse(&stem).ok()),
                 cause: Cause::Invalid,

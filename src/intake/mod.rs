@@ -7,11 +7,14 @@ pub mod look;
 
 use crate::{
     action::Action,
+    diagnostic::{Diagnostic, summary},
+    dispatch::shape::{self, Allowed, Decided, Refused},
     formula::Formula,
     ids::{ActionId, Revision},
     lifecycle::Work,
     outcome::Cause,
     store::PastAction,
+    table,
     validation::{Checked, Valid},
 };
 
@@ -69,19 +72,28 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// Makes of a checked file what is launched, or why it is not.
+    /// Makes of the checked file at `path` what is launched, or why it is not.
     #[must_use]
-    pub fn new(checked: Checked) -> Self {
+    pub fn new(path: &str, content: &[u8], checked: Checked, allowed: &Allowed) -> Self {
         match checked {
             Checked::Invalid(invalid) => {
                 Self::Unsound { id: invalid.action_id, cause: invalid.cause, message: invalid.message }
             }
             Checked::Valid(valid) => {
-                if let Some((cause, message)) = unavailable(&valid.action, &valid.formula) {
+                if let Some((cause, message)) = unavailable(&valid.action) {
                     return Self::Unsound { id: Some(valid.action.id), cause, message };
                 }
-                let work = work(&valid);
-                Self::Sound { action: Box::new(valid.action), work: Box::new(work) }
+                match shape::decide(&valid.action, &valid.formula, allowed) {
+                    Ok(decided) => {
+                        let work = work(&valid, decided);
+                        Self::Sound { action: Box::new(valid.action), work: Box::new(work) }
+                    }
+                    Err(refused) => Self::Unsound {
+                        id: Some(valid.action.id),
+                        cause: refused.cause,
+                        message: located(path, content, &refused),
+                    },
+                }
             }
         }
     }
@@ -96,15 +108,17 @@ impl Verdict {
     }
 }
 
+/// Why an action is refused, with its place in the file: that of the key, or of the formula that asks for it.
+fn located(path: &str, content: &[u8], refused: &Refused) -> String {
+    let text = String::from_utf8_lossy(content);
+    let places = [refused.key, "formula"].map(|key| table::place_of(&text, key));
+    let place = places.into_iter().find(|place| !place.is_empty()).unwrap_or_default();
+    summary(path, &text, &[Diagnostic::new(refused.message.as_str(), place)])
+}
+
 /// What an action asks for that this version cannot give. It is refused rather than run without.
-fn unavailable(action: &Action, formula: &Formula) -> Option<(Cause, String)> {
-    if let Some(alias) = action.mounts.first() {
-        let message = format!("no mount is called {alias}: this version of consign has no mounts yet");
-        return Some((Cause::MissingMount, message));
-    }
+fn unavailable(action: &Action) -> Option<(Cause, String)> {
     let asked = [
-        ("resources", action.resources.is_some() || formula.resources.is_some()),
-        ("constraints", !action.constraints.is_empty()),
         ("retry", action.retry.is_some()),
         ("after", !action.after.is_empty()),
         ("not_before", action.not_before.is_some()),
@@ -125,8 +139,10 @@ fn artifacts(action: &Action, formula: &Formula) -> Vec<String> {
     globs
 }
 
-fn work(valid: &Valid) -> Work {
+fn work(valid: &Valid, decided: Decided) -> Work {
     let Valid { action, formula, args, .. } = valid;
+    let mut env = decided.env;
+    env.extend(action.env.clone());
     let base_job = action.job.clone().or_else(|| formula.job.clone());
     Work {
         base_job: base_job.unwrap_or_else(|| "runner".to_owned()),
@@ -135,12 +151,13 @@ fn work(valid: &Valid) -> Work {
         context: action.context.clone(),
         secrets: action.secrets.clone(),
         args: args.clone(),
-        env: action.env.clone(),
+        env,
         timeout: action.timeout.or(formula.timeout),
         priority: action.priority,
         model: action.model.clone(),
         tools: action.tools.clone(),
         artifacts: artifacts(action, formula),
         concurrency: action.concurrency.clone(),
+        shape: decided.shape,
     }
 }

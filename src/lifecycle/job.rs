@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Phase, Stage};
 use crate::{
     action::Concurrency,
+    dispatch::shape::Shape,
     duration::Span,
     formula::Body,
     ids::{ActionId, DispatchId, FormulaName, JobId, Revision, SecretName},
@@ -97,6 +98,9 @@ pub struct Work {
     /// The group whose limit it counts against.
     #[serde(default)]
     pub concurrency: Option<Concurrency>,
+    /// What it needs beyond its base job.
+    #[serde(default)]
+    pub shape: Shape,
 }
 
 /// The timeout of work that names none, counted from the task's start.

@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use super::{
     error::Error,
     events::EventStream,
-    model::{Allocation, Child, Evaluation, Node, client_status},
+    model::{Allocation, Child, Evaluation, client_status},
+    node::{Node, NodeDetail},
 };
 use crate::credential::Credential;
 
@@ -54,6 +55,12 @@ pub struct Client {
 struct Dispatched {
     #[serde(rename = "DispatchedJobID")]
     dispatched_job_id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Validated {
+    validation_errors: Option<Vec<String>>,
 }
 
 impl Client {
@@ -188,6 +195,20 @@ impl Client {
         self.list("/v1/nodes", &[]).await
     }
 
+    /// One node with its volumes and devices.
+    pub async fn node(&self, id: &str) -> Result<Option<NodeDetail>, Error> {
+        let path = format!("/v1/node/{}", escape(id));
+        Self::optional(self.read(&format!("GET {path}"), self.request(Method::GET, &path)).await)
+    }
+
+    /// What Nomad finds wrong with a job in its JSON form; empty where it would take it.
+    pub async fn validate(&self, job: &Value) -> Result<Vec<String>, Error> {
+        let path = "/v1/validate/job";
+        let request = self.request(Method::PUT, path).json(&json!({ "Job": job }));
+        let reply: Validated = self.read(&format!("PUT {path}"), request).await?;
+        Ok(reply.validation_errors.unwrap_or_default())
+    }
+
     /// Lets Nomad parse a job file into its JSON form.
     pub async fn parse(&self, hcl: &str) -> Result<Value, Error> {
         let body = json!({ "JobHCL": hcl, "Canonicalize": false });
@@ -218,10 +239,17 @@ impl Client {
         self.list("/v1/jobs", &[("prefix", prefix), ("meta", "true")]).await
     }
 
-    /// The children of `parent` that are not dead.
-    pub async fn live_children(&self, parent: &str) -> Result<Vec<Child>, Error> {
-        let prefix = format!("{parent}/dispatch-");
-        self.list("/v1/jobs", &[("prefix", prefix.as_str()), ("filter", "Status != \"dead\"")]).await
+    /// The jobs whose id begins with `prefix` and matches the regular expression `pattern`, with their meta.
+    pub async fn jobs_like(&self, prefix: &str, pattern: &str) -> Result<Vec<Child>, Error> {
+        let filter = format!("ID matches \"{pattern}\"");
+        self.list("/v1/jobs", &[("prefix", prefix), ("filter", &filter), ("meta", "true")]).await
+    }
+
+    /// The jobs that are not dead, of which the id begins with `prefix` and matches the regular expression
+    /// `pattern`.
+    pub async fn live_children(&self, prefix: &str, pattern: &str) -> Result<Vec<Child>, Error> {
+        let filter = format!("Status != \"dead\" and ID matches \"{pattern}\"");
+        self.list("/v1/jobs", &[("prefix", prefix), ("filter", &filter)]).await
     }
 
     /// Dispatches a parameterized job and gives the child's id.
@@ -244,8 +272,18 @@ impl Client {
 
     /// Ends a job.
     pub async fn deregister(&self, id: &str) -> Result<(), Error> {
+        self.delete(id, &[]).await
+    }
+
+    /// Ends a job and lets Nomad forget it.
+    pub async fn purge(&self, id: &str) -> Result<(), Error> {
+        self.delete(id, &[("purge", "true")]).await
+    }
+
+    async fn delete(&self, id: &str, query: &[(&str, &str)]) -> Result<(), Error> {
         let path = format!("/v1/job/{}", escape(id));
-        let sent = self.send(&format!("DELETE {path}"), self.request(Method::DELETE, &path)).await.map(drop);
+        let request = self.request(Method::DELETE, &path).query(query);
+        let sent = self.send(&format!("DELETE {path}"), request).await.map(drop);
         Self::optional(sent).map(|_| ())
     }
 
@@ -259,11 +297,11 @@ impl Client {
         .unwrap_or_default())
     }
 
-    /// The allocations of the children of `parent` that may still change.
-    pub async fn live_allocations(&self, parent: &str) -> Result<Vec<Allocation>, Error> {
+    /// The allocations that may still change, of jobs whose id matches the regular expression `pattern`.
+    pub async fn live_allocations(&self, pattern: &str) -> Result<Vec<Allocation>, Error> {
         let ended = [client_status::COMPLETE, client_status::FAILED, client_status::LOST];
         let live = ended.map(|status| format!("ClientStatus != \"{status}\"")).join(" and ");
-        let filter = format!("JobID matches \"^{parent}/dispatch-\" and {live}");
+        let filter = format!("{live} and JobID matches \"{pattern}\"");
         self.list("/v1/allocations", &[("filter", &filter), ("task_states", "true")]).await
     }
 

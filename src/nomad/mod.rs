@@ -9,6 +9,7 @@ mod error;
 mod events;
 mod files;
 mod model;
+mod node;
 
 pub use acl::{AclPolicy, AclState, JobBinding};
 pub use client::{Client, Settings};
@@ -16,6 +17,6 @@ pub use error::{Error, Kind};
 pub use events::{Event, EventStream};
 pub use files::{FileKind, FileStream, FolderEntry, LogTail};
 pub use model::{
-    Allocation, Child, Evaluation, Node, TaskEvent, TaskState, client_status, desired_status,
-    placement_reasons,
+    Allocation, Child, Evaluation, TaskEvent, TaskState, client_status, desired_status, placement_reasons,
 };
+pub use node::{DriverState, HostVolume, Node, NodeDetail, NodeDevices, NodeResources};

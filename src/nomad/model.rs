@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 
 /// Reads null as the type's zero value.
-fn lenient<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+pub(super) fn lenient<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: Default + Deserialize<'de>,
@@ -228,38 +228,6 @@ pub fn placement_reasons(evaluations: &[Evaluation]) -> String {
         reasons.extend(ruled_out.chain(exhausted));
     }
     reasons.join("; ")
-}
-
-/// One client node.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct Node {
-    /// Its name.
-    pub name: String,
-    /// `ready`, `down`, `initializing` or `disconnected`.
-    pub status: String,
-    /// Its Nomad version.
-    #[serde(deserialize_with = "lenient")]
-    pub version: String,
-    /// `eligible` or `ineligible`.
-    #[serde(deserialize_with = "lenient")]
-    pub scheduling_eligibility: String,
-    /// Its task drivers, by name.
-    #[serde(deserialize_with = "lenient")]
-    pub drivers: BTreeMap<String, DriverState>,
-}
-
-/// A task driver on a node.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct DriverState {
-    /// Whether it is there.
-    pub detected: bool,
-    /// Whether it works.
-    pub healthy: bool,
-    /// What Nomad says of it, such as `Healthy` or why it is not.
-    #[serde(deserialize_with = "lenient")]
-    pub health_description: String,
 }
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ use crate::{
     lifecycle::{Job, Origin},
 };
 
+mod variants;
+
 /// Versions of SQLite before this one can corrupt a database in WAL mode (the WAL-reset bug, 3.7.0 to
 /// 3.51.2).
 const SQLITE_FLOOR: (u32, u32, u32) = (3, 51, 3);

@@ -17,6 +17,7 @@ const LEVELS: &[(&str, &[&str])] = &[
             "approval",
             "artifact",
             "dispatch",
+            "dispatch::shape",
             "formula",
             "lifecycle",
             "outcome",
@@ -26,7 +27,7 @@ const LEVELS: &[(&str, &[&str])] = &[
         ],
     ),
     ("drivers", &["nomad", "ops_repo", "store", "vault"]),
-    ("effects", &["dispatch::launch", "grant", "intake", "track"]),
+    ("effects", &["dispatch::launch", "dispatch::nodes", "grant", "intake", "track"]),
     ("controller", &["controller"]),
     ("edges", &["agent", "bootstrap", "cli", "config", "dev", "doctor", "http", "schema", "secret"]),
 ];
@@ -40,8 +41,9 @@ const NEIGHBOURS: &[(&str, &[&str])] = &[
     ("sample", &["action", "formula", "validation"]),
     ("approval", &["action", "formula"]),
     ("queue", &["action", "lifecycle", "outcome"]),
-    ("lifecycle", &["action", "formula", "outcome"]),
-    ("dispatch", &["action", "formula", "lifecycle", "outcome"]),
+    ("lifecycle", &["action", "dispatch::shape", "formula", "outcome"]),
+    ("dispatch", &["action", "approval", "formula", "lifecycle", "outcome"]),
+    ("dispatch::shape", &["action", "dispatch", "formula", "outcome"]),
     ("edges", &["*"]),
 ];
 

@@ -33,12 +33,10 @@ impl Driver {
     }
 
     pub(super) fn heard_child(&mut self, child: &str) {
-        let ours = self
-            .rooms
-            .base_jobs
-            .parents()
-            .any(|parent| child.strip_prefix(parent).is_some_and(|rest| rest.starts_with("/dispatch-")));
-        if !ours || self.job_of(child).is_some() || self.recent_set.contains(child) {
+        if !self.rooms.base_jobs.is_child(child)
+            || self.job_of(child).is_some()
+            || self.recent_set.contains(child)
+        {
             return;
         }
         if self.meeting.insert(child.to_owned()) {

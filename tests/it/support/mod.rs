@@ -15,6 +15,6 @@ pub(crate) use git::Git;
 pub(crate) use git_http::GitHttp;
 pub(crate) use nomad_api::NomadApi;
 pub(crate) use own::OwnServers;
-pub(crate) use shared::{Servers, servers, servers_with_docker};
+pub(crate) use shared::{Servers, docker, servers, servers_with_docker};
 pub(crate) use wait::wait_for;
 pub(crate) use world::World;

@@ -76,6 +76,11 @@ fn started(images: Option<Vec<Image>>) -> Result<Servers, String> {
     told.recv().map_err(|error| error.to_string())?
 }
 
+/// A Docker engine of the test's own, with every image. It needs root, and `dockerd` on the `PATH`.
+pub(crate) async fn docker() -> Docker {
+    start_docker(images::all()).await.unwrap_or_else(|error| panic!("no Docker engine starts: {error}"))
+}
+
 async fn start_docker(images: Vec<Image>) -> Result<Docker, consign::dev::servers::Error> {
     let folder = tempfile::Builder::new().prefix("consign-docker-").tempdir().unwrap();
     let options = DockerOptions { folder: folder.path().to_owned(), remove_folder: true };
