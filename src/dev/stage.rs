@@ -66,7 +66,8 @@ pub(super) async fn set(folder: &Path, say: &impl Fn(&str)) -> Result<Stage, Err
 }
 
 fn configuration(folder: &Path, nomad: &str, vault: &str) -> Result<Config, Error> {
-    let listen = free(LISTEN).map_or_else(|| "127.0.0.1:0".to_owned(), |address| address.to_string());
+    let listen = free(LISTEN).or_else(|| free("127.0.0.1:0"));
+    let listen = listen.map_or_else(|| LISTEN.to_owned(), |address| address.to_string());
     let folder_text = folder.display();
     let text = format!(
         "[ops]\nrepo = \"{folder_text}/ops.git\"\npoll = \"1s\"\n\

@@ -355,7 +355,7 @@ impl Job {
             revision,
             approved_by: self.approved_by.clone(),
             secrets: self.work.secrets.iter().map(ToString::to_string).collect(),
-            attempts: self.attempts.iter().map(result_attempt).collect(),
+            attempts: self.attempts.iter().map(result_file::Attempt::from).collect(),
             steps: self.steps(),
             artifacts: ending.artifacts.clone(),
             usage: None,
@@ -363,16 +363,18 @@ impl Job {
     }
 }
 
-fn result_attempt(attempt: &Attempt) -> result_file::Attempt {
-    result_file::Attempt {
-        dispatch_id: attempt.dispatch_id.to_string(),
-        nomad_job_id: attempt.child.clone(),
-        allocation_id: attempt.allocation.clone(),
-        node: attempt.node.clone(),
-        exit_code: attempt.exit_code,
-        cause: attempt.cause,
-        dispatched_at: attempt.dispatched_at,
-        started_at: attempt.started_at,
-        finished_at: attempt.finished_at,
+impl From<&Attempt> for result_file::Attempt {
+    fn from(attempt: &Attempt) -> Self {
+        Self {
+            dispatch_id: attempt.dispatch_id.to_string(),
+            nomad_job_id: attempt.child.clone(),
+            allocation_id: attempt.allocation.clone(),
+            node: attempt.node.clone(),
+            exit_code: attempt.exit_code,
+            cause: attempt.cause,
+            dispatched_at: attempt.dispatched_at,
+            started_at: attempt.started_at,
+            finished_at: attempt.finished_at,
+        }
     }
 }

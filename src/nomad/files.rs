@@ -193,7 +193,7 @@ impl Client {
 /// Whether a reply about a file says that it, or its allocation, is no longer there.
 ///
 /// Nomad gives 500 for a file that the client cannot find, and 404 for a node that is out of reach.
-fn gone(status: StatusCode, text: &str) -> bool {
+pub(super) fn gone(status: StatusCode, text: &str) -> bool {
     let said = ["no such file", "not found", "unknown allocation", "Unknown allocation"];
     (status == StatusCode::NOT_FOUND && !text.contains("No path to node"))
         || said.iter().any(|words| text.contains(words))

@@ -7,12 +7,14 @@ mod client;
 mod error;
 mod events;
 mod files;
+mod follow;
 mod model;
 
 pub use client::{Client, Settings};
 pub use error::{Error, Kind};
 pub use events::{Event, EventStream};
 pub use files::{FileKind, FileStream, FolderEntry, LogTail};
+pub use follow::LogStream;
 pub use model::{
     Allocation, Child, Evaluation, Node, TaskEvent, TaskState, client_status, desired_status,
     placement_reasons,

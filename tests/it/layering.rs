@@ -28,7 +28,22 @@ const LEVELS: &[(&str, &[&str])] = &[
     ("drivers", &["nomad", "ops_repo", "store", "vault"]),
     ("effects", &["dispatch::launch", "grant", "intake", "track"]),
     ("controller", &["controller"]),
-    ("edges", &["agent", "bootstrap", "cli", "config", "dev", "doctor", "http", "schema", "secret"]),
+    (
+        "edges",
+        &[
+            "agent",
+            "bootstrap",
+            "cli",
+            "client",
+            "config",
+            "dev",
+            "doctor",
+            "http",
+            "schema",
+            "secret",
+            "tokens",
+        ],
+    ),
 ];
 
 /// Uses between rooms of one level: (room, what it uses).

@@ -1,6 +1,7 @@
 //! Every test that needs real servers, in one program: they share one Nomad and one Vault.
 
 mod adoption;
+mod api;
 mod artifacts;
 mod commands;
 mod crashes;
