@@ -40,13 +40,20 @@ impl<'world> Operator<'world> {
         String::from_utf8(output.stderr).unwrap()
     }
 
+    /// A job, once the agent knows it.
+    fn look(&self, id: &str) -> Result<Value, String> {
+        let output = self.run(&["show", id, "--json"]);
+        let said = |_| String::from_utf8_lossy(&output.stderr).into_owned();
+        serde_json::from_slice(&output.stdout).map_err(said)
+    }
+
     fn show(&self, id: &str) -> Value {
-        serde_json::from_str(&self.done(&["show", id, "--json"])).unwrap()
+        self.look(id).unwrap()
     }
 
     async fn until(&self, id: &str, state: &str) -> Value {
         wait_for(&format!("{id} to be {state}"), LIMIT, async || {
-            let job = self.show(id);
+            let job = self.look(id)?;
             if job["state"] == state { Ok(job) } else { Err(job.to_string()) }
         })
         .await
@@ -165,7 +172,7 @@ async fn a_running_job_is_watched_followed_and_cancelled() {
     world.commit_action("stopped", "wait", "");
     for id in ["followed", "stopped"] {
         let job = wait_for("the first step to be shown while the second runs", LIMIT, async || {
-            let job = ann.show(id);
+            let job = ann.look(id)?;
             if job["running_step"] == "late" { Ok(job) } else { Err(job.to_string()) }
         })
         .await;
