@@ -194,9 +194,9 @@ async fn a_running_job_is_watched_followed_and_cancelled() {
         .stdout(std::fs::File::create(world.path("followed")).unwrap())
         .spawn()
         .unwrap();
-    let followed = || std::fs::read_to_string(world.path("followed")).unwrap();
+    let read_so_far = || std::fs::read_to_string(world.path("followed")).unwrap();
     wait_for("what is printed to be followed", LIMIT, async || {
-        if followed() == "early\nbegun\n" { Ok(()) } else { Err(followed()) }
+        if read_so_far() == "early\nbegun\n" { Ok(()) } else { Err(read_so_far()) }
     })
     .await;
 
@@ -213,10 +213,10 @@ async fn a_running_job_is_watched_followed_and_cancelled() {
     std::fs::write(world.path("go"), "").unwrap();
     ann.until("followed", "done").await;
     let status =
-        wait_for("the follower to end", LIMIT, async || follower.try_wait().unwrap().ok_or_else(followed))
+        wait_for("the follower to end", LIMIT, async || follower.try_wait().unwrap().ok_or_else(read_so_far))
             .await;
     assert!(status.success());
-    assert_eq!(followed(), "early\nbegun\nended\n");
+    assert_eq!(read_so_far(), "early\nbegun\nended\n");
     assert_eq!(ann.done(&["logs", "followed"]), "early\nbegun\nended\n");
     let table = ann.done(&["jobs"]);
     assert!(table.contains("followed  done") && !table.contains('\u{1b}'), "{table}");
