@@ -135,24 +135,37 @@ async fn a_retry_outlives_the_agent_and_runs_everything_once() {
     world.bootstrap("");
     let agent = world.agent().await;
     let ann = Operator::new(&world, "ann", "read,submit");
-    let formula = format!("echo $CONSIGN_ATTEMPT >> {}\nexit 3\n", world.ledger().display());
+    let formula = format!("echo $CONSIGN_ATTEMPT >> {}\nsleep 1\nexit 3\n", world.ledger().display());
     world.ops.commit("a formula", &[("formulas/three.sh", Some(&formula))]);
     world.commit_action("job", "three", "");
     assert_eq!(world.result("job", LIMIT).await["exit_code"], 3);
     ann.until("job", "failed").await;
     assert!(ann.refused(&["retry", "job", "--from-step", "one"]).contains("no steps"));
-    ann.done(&["retry", "job"]);
-    // Whatever it had begun is taken up again.
-    agent.kill();
-    let _agent = world.agent().await;
-    let job = wait_for("the second attempt to have ended", LIMIT, async || {
-        let job = ann.show("job");
-        let ended = job["state"] == "failed" && job["attempts"].as_array().unwrap().len() == 2;
-        if ended { Ok(job) } else { Err(job.to_string()) }
-    })
-    .await;
-    assert_eq!(world.ledger_lines(), ["1", "2"]);
-    assert_eq!(job["cause"], "exit_code");
+    let mut agent = agent;
+    for (retries, state) in ["queued", "loading", "working", "queued"].into_iter().enumerate() {
+        ann.done(&["retry", "job"]);
+        wait_for(state, LIMIT, async || {
+            let job = ann.look("job")?;
+            let reached = job["state"] == state || job["attempts"].as_array().unwrap().len() > retries + 1;
+            if reached { Ok(()) } else { Err(job.to_string()) }
+        })
+        .await;
+        // Whatever it had begun is taken up again.
+        agent.kill();
+        agent = world.agent().await;
+        let attempts = retries + 2;
+        let job = wait_for("the next attempt to have ended", LIMIT, async || {
+            let job = ann.look("job")?;
+            let ended = job["state"] == "failed" && job["attempts"].as_array().unwrap().len() == attempts;
+            if ended { Ok(job) } else { Err(job.to_string()) }
+        })
+        .await;
+        assert_eq!((&job["cause"], &job["exit_code"]), (&json!("exit_code"), &json!(3)));
+        let ran: Vec<String> = (1..=attempts).map(|attempt| attempt.to_string()).collect();
+        assert_eq!(world.ledger_lines(), ran, "each attempt ran once");
+        assert_eq!(world.children().await.len(), attempts);
+    }
+    assert_eq!(world.group_members(&world.gate()).await, Vec::<String>::new());
 }
 
 #[tokio::test]
