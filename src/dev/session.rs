@@ -237,7 +237,9 @@ fn look_here(stage: &Stage, say: &impl Fn(&str)) {
         stage.vault.address(),
         stage.vault.log().display()
     ));
-    say("  jobs       consign jobs; consign show hello; consign logs steps; consign retry fails");
+    let program =
+        std::env::current_exe().map_or_else(|_| "consign".to_owned(), |path| path.display().to_string());
+    say(&format!("  jobs       {program} jobs    # also: show hello, logs steps, retry fails"));
     say(&format!("  health     http://{}/health", stage.config.server.listen));
     say(&format!("  config     {}/consign.toml", stage.folder.display()));
     say("Ctrl-C ends everything and removes the folder.");

@@ -22,16 +22,20 @@ impl Store {
     pub async fn page(&self, page: Page) -> Result<(Vec<Job>, bool), Error> {
         // No id sorts after this one.
         let before = page.before.map_or_else(|| "~".to_owned(), |job_id| job_id.to_string());
-        let rows = sqlx::query(
-            "SELECT job_id, record FROM jobs WHERE job_id < $1 AND ($2 IS NULL OR phase = $2)
-             ORDER BY job_id DESC LIMIT $3",
-        )
-        .bind(before)
-        .bind(page.phase.map(Phase::as_str))
-        .bind(i64::from(page.limit) + 1)
-        .fetch_all(&self.pool)
-        .await
-        .map_err(failed("list jobs"))?;
+        let query = match page.phase {
+            None => {
+                sqlx::query("SELECT job_id, record FROM jobs WHERE job_id < $1 ORDER BY job_id DESC LIMIT $2")
+            }
+            Some(_) => sqlx::query(
+                "SELECT job_id, record FROM jobs WHERE job_id < $1 AND phase = $3 ORDER BY job_id DESC LIMIT $2",
+            ),
+        };
+        let query = query.bind(before).bind(i64::from(page.limit) + 1);
+        let query = match page.phase {
+            None => query,
+            Some(phase) => query.bind(phase.as_str()),
+        };
+        let rows = query.fetch_all(&self.pool).await.map_err(failed("list jobs"))?;
         let mut jobs = rows.iter().map(read_job).collect::<Result<Vec<Job>, Error>>()?;
         let limit = usize::try_from(page.limit).unwrap_or(usize::MAX);
         let more = jobs.len() > limit;
