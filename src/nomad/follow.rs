@@ -47,8 +47,8 @@ impl Client {
             ("follow", "true"),
         ];
         let sent = self.request(Method::GET, &path).query(&query).send().await;
-        let response = sent
-            .map_err(|source| Error::Request { request: request.clone(), source: source.without_url() })?;
+        let response =
+            sent.map_err(|source| Error::Request { request: request.clone(), source: source.without_url() })?;
         match checked(&request, response).await {
             Ok(response) => Ok(Some(LogStream { request, response })),
             Err(Error::Status { status, text, .. }) if gone(status, &text) => Ok(None),
