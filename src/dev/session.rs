@@ -86,7 +86,7 @@ async fn session(
     ending: CancellationToken,
     say: &impl Fn(&str),
 ) -> Result<(), Error> {
-    let stage = tokio::select! {
+    let mut stage = tokio::select! {
         stage = stage::set(folder, say) => stage?,
         () = ending.cancelled() => return Ok(()),
     };
@@ -100,6 +100,7 @@ async fn session(
         take_over: false,
         progress: Some(progress),
     };
+    drop(stage.port.take());
     let agent = agent::run(options, agent_ending.clone());
     let audience = async {
         let outcome = attend(heard, &stage, once, &ending, say).await;

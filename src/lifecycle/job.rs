@@ -325,7 +325,7 @@ impl Job {
     pub fn runs_again(&self) -> bool {
         self.cancelled.is_none()
             && matches!(self.origin, Origin::Action { .. })
-            && self.attempts.len() - self.retry.as_ref().map_or(0, |retry| retry.attempts) < super::ATTEMPTS
+            && self.attempts_since_asked().len() < super::ATTEMPTS
             && self.ending.as_ref().is_some_and(|ending| ending.at_gate)
     }
 

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Job, Origin, Phase, Stage};
+use super::{Attempt, Job, Origin, Phase, Stage};
 use crate::{
     formula::{Body, Step},
     outcome::{Outcome, result_file::StepResult},
@@ -113,6 +113,19 @@ impl Job {
         Ok(retry)
     }
 
+    /// When it was last asked for: at its submission, or by its latest retry.
+    #[must_use]
+    pub fn asked_at(&self) -> Timestamp {
+        self.retry.as_ref().map_or(self.submitted_at, |retry| retry.at)
+    }
+
+    /// Its attempts since then.
+    #[must_use]
+    pub fn attempts_since_asked(&self) -> &[Attempt] {
+        let before = self.retry.as_ref().map_or(0, |retry| retry.attempts);
+        self.attempts.get(before..).unwrap_or_default()
+    }
+
     /// The results of its steps so far, those that a retry left out included.
     #[must_use]
     pub fn steps(&self) -> Vec<StepResult> {
@@ -205,6 +218,7 @@ mod tests {
         assert_eq!(retry.from_step, Some(3));
         job.apply(Event::Retried(retry), NOW).unwrap();
         assert_eq!((job.stage, job.phase(), job.result()), (Stage::Queued, Phase::Queued, None));
+        assert_eq!((job.asked_at(), job.attempts_since_asked().len()), (NOW, 0));
         attempt(&mut job, Cause::Success, vec![result("three", 0)]);
         let file = job.result().unwrap();
         let steps = vec![result("one", 0), result("two", 7), result("three", 0)];

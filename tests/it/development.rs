@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -47,6 +47,17 @@ fn one_command_runs_the_samples_prints_their_results_and_leaves_nothing() {
     assert!(took < LIMIT, "it took {took:?}");
 }
 
+/// A session that does not outlive its test.
+struct Session(Child);
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
 /// A command as somebody beside the session gives it: no configuration, no address and no token.
 fn beside(folder: &Path, arguments: &[&str]) -> Result<String, String> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_consign"));
@@ -59,7 +70,7 @@ fn beside(folder: &Path, arguments: &[&str]) -> Result<String, String> {
 #[tokio::test]
 async fn the_commands_find_the_session_while_it_runs() {
     let folder = tempfile::tempdir().unwrap();
-    let mut session = Command::new(env!("CARGO_BIN_EXE_consign"))
+    let session = Command::new(env!("CARGO_BIN_EXE_consign"))
         .args(["agent", "--dev"])
         .current_dir(folder.path())
         .env("TMPDIR", folder.path())
@@ -67,6 +78,7 @@ async fn the_commands_find_the_session_while_it_runs() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
+    let mut session = Session(session);
     wait_for("the sample that fails to have failed", LIMIT, async || {
         let listed = beside(folder.path(), &["jobs", "--phase", "failed"])?;
         if listed.contains("fails  failed  exit_code") { Ok(()) } else { Err(listed) }
@@ -79,10 +91,10 @@ async fn the_commands_find_the_session_while_it_runs() {
         if ended { Ok(()) } else { Err(shown) }
     })
     .await;
-    let pid = rustix::process::Pid::from_raw(session.id().try_into().unwrap()).unwrap();
+    let pid = rustix::process::Pid::from_raw(session.0.id().try_into().unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     wait_for("the session to end", LIMIT, async || {
-        session.try_wait().unwrap().map(|_| ()).ok_or_else(|| "it runs".to_owned())
+        session.0.try_wait().unwrap().map(|_| ()).ok_or_else(|| "it runs".to_owned())
     })
     .await;
     assert_eq!(folder.path().read_dir().unwrap().count(), 0, "nothing is left");
