@@ -274,6 +274,26 @@ mod tests {
         assert!(job.result().is_some());
     }
 
+    #[test]
+    fn a_job_cancelled_between_two_attempts_has_no_further_one() {
+        let mut job = job();
+        let at_gate = Ending {
+            at_gate: true,
+            ..Ending::without_task(Cause::DispatchFailed, "never started", Timestamp::UNIX_EPOCH)
+        };
+        let [intended, dispatched, cancelled] = [2, 3, 8].map(|index| events()[index].clone());
+        for event in [intended, dispatched, Event::Concluded(at_gate), cancelled.clone()] {
+            job.apply(event, Timestamp::UNIX_EPOCH).unwrap();
+        }
+        assert!(!job.runs_again());
+        assert_eq!(job.ending.as_ref().map(|ending| ending.cause), Some(Cause::Cancelled));
+        assert!(job.apply(cancelled, Timestamp::UNIX_EPOCH).is_err(), "it is ending already");
+        for event in [Event::Withdrawn, Event::Ended] {
+            job.apply(event, Timestamp::UNIX_EPOCH).unwrap();
+        }
+        assert_eq!(job.outcome(), Some(Outcome::Cancelled));
+    }
+
     proptest! {
         /// Whatever happens in whatever order: a refused event changes nothing, an ended job stays so unless
         /// it was launched in vain and is retried, an attempt has one allocation, each new attempt has an id
