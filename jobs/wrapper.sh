@@ -36,17 +36,21 @@ if [ "$HOME" ] && ! { mkdir "$HOME/.consign.$$" && rmdir "$HOME/.consign.$$"; };
   mkdir -p "$HOME"
 fi
 
-consign_kind=program consign_timeout=3600
+consign_kind=program consign_timeout=3600 consign_from=1
 if [ -r "$NOMAD_TASK_DIR/consign/plan" ]; then
   while read -r consign_key consign_value; do
     case $consign_key in
       kind) consign_kind=$consign_value ;;
       timeout) consign_timeout=$consign_value ;;
+      from_step) consign_from=$consign_value ;;
     esac
   done <"$NOMAD_TASK_DIR/consign/plan"
 fi
 case $consign_timeout in
   '' | *[!0-9]* | 0* | ??????????*) consign_timeout=3600 ;;
+esac
+case $consign_from in
+  '' | *[!0-9]* | 0* | ??????????*) consign_from=1 ;;
 esac
 
 # A session of its own lets the formula and all its children be signalled together.
@@ -202,10 +206,12 @@ consign_finish() {
 }
 
 # One step, its script on standard input: name (escaped), seconds per try or 0, retries, and
-# whether the next step runs although this one failed (yes or no).
+# whether the next step runs although this one failed (yes or no). Those before the plan's from_step
+# ran in an earlier attempt.
 consign_index=0
 consign_step() {
   consign_index=$((consign_index + 1)) consign_tries=$3
+  [ "$consign_index" -ge "$consign_from" ] || return
   consign_script=$consign_folder/step-$consign_index
   cat >"$consign_script" && chmod 755 "$consign_script" || consign_finish 'exit 122' 122
   consign_read_clock

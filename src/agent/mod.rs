@@ -5,7 +5,7 @@ mod checks;
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -23,7 +23,7 @@ use crate::{
     config::{Config, given},
     controller::{
         adopt,
-        driver::{Driver, Rules},
+        driver::{Driver, Inbox, Rules},
         health::Health,
         publish::Publisher,
         recover::{Ground, recover},
@@ -46,6 +46,7 @@ use crate::{
     queue,
     store::{self, Store},
     telemetry::chain,
+    tokens::TokensFile,
     track::artifact::{self, Archive, Collector},
     vault::{self, Vault},
 };
@@ -238,16 +239,24 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
     let ready = Arc::new(AtomicBool::new(false));
     let stopping = ending.child_token();
     let tasks = TaskTracker::new();
-    let state = http::State {
+    let driver = Arc::new(OnceLock::new());
+    let nomad = Arc::new(nomad);
+    let rooms = http::Rooms {
         health: health.clone(),
         wake: Arc::clone(&wake),
         ready: Arc::clone(&ready),
-        secret: Arc::new(secret),
+        secret,
+        tokens: TokensFile::new(config.tokens_file()),
+        store: store.clone(),
+        nomad: Arc::clone(&nomad),
+        live: http::Live::new(Arc::clone(&nomad)),
+        driver: Arc::clone(&driver),
+        ending: stopping.clone(),
     };
-    tasks.spawn(http::serve(listener, state, stopping.clone()));
+    tasks.spawn(http::serve(listener, Arc::new(rooms)));
     let outcome = Running {
         config,
-        nomad: Arc::new(nomad),
+        nomad,
         vault,
         base_jobs,
         ops,
@@ -255,6 +264,7 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
         health,
         wake,
         ready,
+        orders: driver,
     }
     .run(&options, &stopping, &tasks)
     .await;
@@ -276,6 +286,8 @@ struct Running<'config> {
     health: Health,
     wake: Arc<Notify>,
     ready: Arc<AtomicBool>,
+    /// Where the HTTP API finds the driver.
+    orders: Arc<OnceLock<Inbox>>,
 }
 
 impl Running<'_> {
@@ -342,6 +354,8 @@ impl Running<'_> {
             ready: Arc::clone(&rooms.results_ready),
             progress: rooms.progress.clone(),
         };
+        // It is set here alone.
+        drop(self.orders.set(driver.inbox()));
         self.ready.store(true, Ordering::Release);
         tasks.spawn(artifact::sweep(archive, config.store.artifacts_keep.0, stopping.clone()));
         tasks.spawn(sweep::run(Arc::clone(&rooms), config.nomad.variant_keep.0, stopping.clone()));

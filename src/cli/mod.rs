@@ -6,8 +6,12 @@ mod agent;
 mod bootstrap;
 mod doctor;
 mod init;
+mod jobs;
 mod output;
+mod remote;
 mod secret;
+mod table;
+mod token;
 mod validate;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -48,6 +52,19 @@ enum Command {
     Secret(secret::Command),
     /// Check servers, rights, files and clocks; each finding comes with its remedy.
     Doctor(doctor::Arguments),
+    /// List jobs, the newest first.
+    Jobs(jobs::List),
+    /// Show one job with its attempts and steps.
+    Show(jobs::One),
+    /// Print what a job printed.
+    Logs(jobs::Logs),
+    /// End a job.
+    Cancel(jobs::One),
+    /// Run a job again that was launched and ended without success.
+    Retry(jobs::Retry),
+    /// Make, list and revoke the bearer tokens of the HTTP API, on the agent's machine.
+    #[command(subcommand)]
+    Token(token::Command),
     /// Print the JSON Schema of a file.
     Schema {
         /// Which file.
@@ -91,8 +108,13 @@ impl Surroundings {
         config::load(self.config_path.as_deref(), &self.environment)
     }
 
+    /// A variable of the environment; an empty one is none.
+    fn given(&self, name: &str) -> Option<String> {
+        self.environment.get(name).filter(|value| !value.is_empty()).cloned()
+    }
+
     fn token(&self, name: &str) -> Option<SecretString> {
-        self.environment.get(name).filter(|token| !token.is_empty()).map(|token| token.clone().into())
+        self.given(name).map(Into::into)
     }
 
     /// The Vault token that an operator's command needs.
@@ -137,6 +159,12 @@ async fn perform(command: Command, surroundings: &Surroundings) -> Outcome {
         Command::Bootstrap(arguments) => bootstrap::run(&arguments, surroundings).await,
         Command::Secret(command) => secret::run(command, surroundings).await,
         Command::Doctor(arguments) => doctor::run(&arguments, surroundings).await,
+        Command::Jobs(arguments) => jobs::list(&arguments, surroundings).await,
+        Command::Show(arguments) => jobs::show(&arguments, surroundings).await,
+        Command::Logs(arguments) => jobs::logs(&arguments, surroundings).await,
+        Command::Cancel(arguments) => jobs::cancel(&arguments, surroundings).await,
+        Command::Retry(arguments) => jobs::retry(&arguments, surroundings).await,
+        Command::Token(command) => token::run(command, surroundings),
         Command::Schema { kind } => {
             let schema = match kind {
                 SchemaKind::Action => schema::schema(schema::Kind::Action),

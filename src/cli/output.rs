@@ -1,6 +1,8 @@
 //! Printing: the only place that writes to the terminal. A reader that has gone is no error.
 
-use std::io::{IsTerminal as _, Write as _, stderr, stdout};
+use std::io::{self, IsTerminal as _, Write as _, stderr, stdout};
+
+use jiff::Timestamp;
 
 /// Prints a line on standard output.
 pub(super) fn line(text: &str) {
@@ -10,6 +12,18 @@ pub(super) fn line(text: &str) {
 /// Prints a text as it is on standard output.
 pub(super) fn text(text: &str) {
     drop(write!(stdout(), "{text}"));
+}
+
+/// Prints bytes as they are on standard output, at once.
+pub(super) fn bytes(bytes: &[u8]) -> io::Result<()> {
+    let mut output = stdout().lock();
+    output.write_all(bytes)?;
+    output.flush()
+}
+
+/// A time to the second, as people read it.
+pub(super) fn time(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
 }
 
 /// Prints an error on standard error.

@@ -174,6 +174,7 @@ pub struct Adopt {
 pub struct Server {
     #[schemars(with = "String")]
     pub listen: SocketAddr,
+    pub tokens_file: PathBuf,
 }
 
 /// The agent's own folder.
@@ -247,12 +248,16 @@ const GROUPS: [&str; 1] = ["mounts"];
 /// A copy of the environment, so that reading a configuration is a function of its inputs.
 pub type Environment = BTreeMap<String, String>;
 
+/// Where the configuration is: `path`, or the first of [`PLACES`] that exists.
+#[must_use]
+pub fn find(path: Option<&Path>) -> Option<PathBuf> {
+    path.map(Path::to_path_buf).or_else(|| PLACES.iter().map(PathBuf::from).find(|place| place.exists()))
+}
+
 /// Finds and reads the configuration: `path`, or the first of [`PLACES`] that exists, or the
 /// defaults alone.
 pub fn load(path: Option<&Path>, environment: &Environment) -> Result<Config, Error> {
-    let found =
-        path.map(Path::to_path_buf).or_else(|| PLACES.iter().map(PathBuf::from).find(|place| place.exists()));
-    let (name, text) = match found {
+    let (name, text) = match find(path) {
         Some(path) => {
             let text = std::fs::read_to_string(&path)
                 .map_err(|source| Error::Read { path: path.clone(), source })?;
@@ -384,6 +389,12 @@ pub fn given(path: &Path) -> Option<&Path> {
 }
 
 impl Config {
+    /// Where the bearer tokens of the HTTP API are kept.
+    #[must_use]
+    pub fn tokens_file(&self) -> PathBuf {
+        given(&self.server.tokens_file).map_or_else(|| self.store.path.join("tokens.toml"), Path::to_path_buf)
+    }
+
     /// Where Vault finds Nomad's public keys.
     #[must_use]
     pub fn jwks_url(&self) -> String {

@@ -508,6 +508,7 @@ fn request(job: &Job, dispatch_id: DispatchId) -> Result<Request, Refused> {
         tools: work.tools.clone(),
         timeout: work.timeout.unwrap_or(DEFAULT_TIMEOUT),
         artifacts: work.artifacts.clone(),
+        from_step: job.retry.as_ref().and_then(|retry| retry.from_step),
         body,
     };
     Request::new(&run).map_err(Refused::Request)
@@ -535,6 +536,7 @@ fn detail(event: &Event) -> String {
         Event::Cancelled(reason) | Event::Stopped(reason) => reason.reason.clone(),
         Event::Concluded(ending) => ending.message.clone(),
         Event::Started { at } => at.to_string(),
+        Event::Retried(retry) => format!("by {}", retry.by),
         Event::NotFound | Event::Granted | Event::Withdrawn | Event::Again | Event::Ended => String::new(),
     }
 }

@@ -5,5 +5,7 @@
 pub mod servers;
 mod session;
 mod stage;
+mod whereabouts;
 
 pub use session::{Error, run};
+pub use whereabouts::Whereabouts;

@@ -11,10 +11,16 @@ use tokio_util::sync::CancellationToken;
 use super::{
     servers,
     stage::{self, Stage, git, work_tree},
+    whereabouts::{Posted, Whereabouts},
 };
 use crate::{
-    action, agent, bootstrap, config, controller::step::Progress, ids::JobId,
-    outcome::result_file::ResultFile, sample, secret, vault,
+    action, agent, bootstrap, config,
+    controller::step::Progress,
+    ids::JobId,
+    outcome::result_file::ResultFile,
+    sample, secret,
+    tokens::{self, HolderName, Scope, TokensFile},
+    vault,
 };
 
 /// Why a session did not run.
@@ -44,6 +50,9 @@ pub enum Error {
     /// A sample secret.
     #[error("cannot put a secret")]
     Secret(#[source] secret::Error),
+    /// The session's token.
+    #[error("cannot make a token for the commands")]
+    Token(#[source] tokens::Error),
     /// Git.
     #[error("git {command} failed: {said}")]
     Git {
@@ -77,10 +86,11 @@ async fn session(
     ending: CancellationToken,
     say: &impl Fn(&str),
 ) -> Result<(), Error> {
-    let stage = tokio::select! {
+    let mut stage = tokio::select! {
         stage = stage::set(folder, say) => stage?,
         () = ending.cancelled() => return Ok(()),
     };
+    let _posted = post(&stage)?;
     let (progress, heard) = broadcast::channel(4096);
     let agent_ending = ending.child_token();
     let options = agent::Options {
@@ -90,6 +100,7 @@ async fn session(
         take_over: false,
         progress: Some(progress),
     };
+    drop(stage.port.take());
     let agent = agent::run(options, agent_ending.clone());
     let audience = async {
         let outcome = attend(heard, &stage, once, &ending, say).await;
@@ -100,6 +111,21 @@ async fn session(
     let Stage { nomad, vault, .. } = stage;
     let stopped = nomad.stop().await.and(vault.stop().await).map_err(Error::Servers);
     ended.map_err(Error::Agent).and(outcome).and(stopped)
+}
+
+/// Makes a token for the commands and lets them find the agent.
+fn post(stage: &Stage) -> Result<Option<Posted>, Error> {
+    let file = stage.config.tokens_file();
+    let folder = &stage.config.store.path;
+    std::fs::create_dir_all(folder).map_err(|source| Error::File { path: folder.clone(), source })?;
+    let Ok(name) = "developer".parse::<HolderName>() else { return Ok(None) };
+    let token = TokensFile::new(file).create(name, &[Scope::Admin], jiff::Timestamp::now(), None);
+    let address = format!("http://{}", stage.config.server.listen);
+    let posted = Whereabouts { address, token: token.map_err(Error::Token)? }.post();
+    posted.map(Some).or_else(|error| {
+        tracing::warn!(%error, "the commands will not find this agent by themselves");
+        Ok(None)
+    })
 }
 
 /// Shows what happens until every action has its result, then the results; without `once` it stays
@@ -212,6 +238,9 @@ fn look_here(stage: &Stage, say: &impl Fn(&str)) {
         stage.vault.address(),
         stage.vault.log().display()
     ));
+    let program =
+        std::env::current_exe().map_or_else(|_| "consign".to_owned(), |path| path.display().to_string());
+    say(&format!("  jobs       {program} jobs    # also: show hello, logs steps, retry fails"));
     say(&format!("  health     http://{}/health", stage.config.server.listen));
     say(&format!("  config     {}/consign.toml", stage.folder.display()));
     say("Ctrl-C ends everything and removes the folder.");

@@ -29,6 +29,8 @@ pub(super) struct Stage {
     pub(super) nomad: Nomad,
     pub(super) vault: Vault,
     pub(super) config: Config,
+    /// Keeps the agent's port until the agent takes it.
+    pub(super) port: Option<TcpListener>,
 }
 
 /// The folder of a commit's work tree.
@@ -58,15 +60,22 @@ pub(super) async fn set(folder: &Path, say: &impl Fn(&str)) -> Result<Stage, Err
     .await
     .map_err(Error::Servers)?;
     say(&format!("nomad    started at {}", nomad.address()));
-    let config = configuration(folder, &nomad.address(), &vault.address())?;
+    let port = TcpListener::bind(LISTEN).or_else(|_| TcpListener::bind("127.0.0.1:0")).ok();
+    let listen = port.as_ref().and_then(|port| port.local_addr().ok());
+    let config = configuration(folder, &nomad.address(), &vault.address(), listen)?;
     set_vault_up(&config, &vault, folder, say).await?;
     make_ops_repo(folder).await?;
     say(&format!("ops repo {} with {} sample files", work_tree(folder).display(), sample::FILES.len()));
-    Ok(Stage { folder: folder.to_path_buf(), nomad, vault, config })
+    Ok(Stage { folder: folder.to_path_buf(), nomad, vault, config, port })
 }
 
-fn configuration(folder: &Path, nomad: &str, vault: &str) -> Result<Config, Error> {
-    let listen = free(LISTEN).map_or_else(|| "127.0.0.1:0".to_owned(), |address| address.to_string());
+fn configuration(
+    folder: &Path,
+    nomad: &str,
+    vault: &str,
+    listen: Option<SocketAddr>,
+) -> Result<Config, Error> {
+    let listen = listen.map_or_else(|| LISTEN.to_owned(), |address| address.to_string());
     let folder_text = folder.display();
     let text = format!(
         "[ops]\nrepo = \"{folder_text}/ops.git\"\npoll = \"1s\"\n\
@@ -80,11 +89,6 @@ fn configuration(folder: &Path, nomad: &str, vault: &str) -> Result<Config, Erro
     let file = folder.join("consign.toml");
     std::fs::write(&file, &text).map_err(|source| Error::File { path: file.clone(), source })?;
     config::read(&file.display().to_string(), &text, &Environment::new()).map_err(Error::Config)
-}
-
-/// The address, where nobody listens there.
-fn free(address: &str) -> Option<SocketAddr> {
-    TcpListener::bind(address).ok()?.local_addr().ok()
 }
 
 async fn set_vault_up(

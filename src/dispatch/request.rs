@@ -50,6 +50,8 @@ pub struct Run {
     pub timeout: Span,
     /// Globs of what to keep of its files.
     pub artifacts: Vec<String>,
+    /// The first step that runs, counted from 1; `None` runs all.
+    pub from_step: Option<u32>,
     /// What runs.
     pub body: Body,
 }
@@ -80,6 +82,9 @@ pub struct ConsignMeta {
     pub kind: Kind,
     /// The longest that the task may run, in seconds.
     pub timeout: u64,
+    /// The first step that runs, counted from 1; without it all run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_step: Option<u32>,
     /// The task's environment.
     pub env: BTreeMap<String, String>,
     /// Globs of what to keep of its files; the task has no use for them.
@@ -167,6 +172,7 @@ impl Request {
             revision: run.revision.clone(),
             kind,
             timeout: seconds(run.timeout).max(1),
+            from_step: run.from_step,
             env,
             artifacts: run.artifacts.clone(),
         };
@@ -323,6 +329,7 @@ mod tests {
             tools: vec!["git".to_owned(), "curl".to_owned()],
             timeout: Span::from_secs(3600),
             artifacts: vec!["out/**".to_owned()],
+            from_step: None,
             body,
         }
     }
@@ -342,7 +349,9 @@ mod tests {
         assert_eq!(meta.env["ARG_DRY_RUN"], "${node.unique.id}");
         assert_eq!(meta.env["CONSIGN_TOOLS"], "git,curl");
         assert_eq!(meta.artifacts, ["out/**"], "a lost store is rebuilt from it");
-        assert_eq!(parse_consign_meta("no"), None);
+        assert_eq!((meta.from_step, parse_consign_meta("no")), (None, None));
+        let later = Request::new(&Run { from_step: Some(6), ..given }).unwrap();
+        assert_eq!(parse_consign_meta(&later.meta["consign"]).unwrap().from_step, Some(6));
     }
 
     #[test]

@@ -6,6 +6,8 @@ use super::{Finding, Tokens};
 use crate::{
     agent,
     config::{Config, given},
+    telemetry::chain,
+    tokens::TokensFile,
 };
 
 const SUBJECT: &str = "configuration";
@@ -24,6 +26,16 @@ pub(super) fn examine(config: &Config, tokens: &Tokens) -> Vec<Finding> {
         }
         findings.extend(given(path).map(|path| secret_file(key, path)));
     }
+    findings.push(match TokensFile::new(config.tokens_file()).tokens() {
+        Ok(tokens) => {
+            let message = format!("[server] tokens_file: {} tokens for the API", tokens.len());
+            Finding::ok(SUBJECT, message)
+        }
+        Err(error) => {
+            let remedy = "Correct it, or remove it and make tokens with `consign token create`.";
+            Finding::failure(SUBJECT, format!("[server] tokens_file: {}", chain(&error)), remedy)
+        }
+    });
     let public = [("[vault] ca_cert", &config.vault.ca_cert), ("[nomad] ca_cert", &config.nomad.ca_cert)];
     for (key, path) in public {
         let Some(path) = given(path) else { continue };

@@ -1,68 +1,56 @@
-//! The agent's HTTP server: health, and the push webhook of the forge.
+//! The agent's HTTP server: health, the push webhook of the forge, and the API.
 //!
-//! The webhook decides nothing: it makes the agent look at the ops repo now instead of at the next poll.
+//! Reading goes to the store, and for what works right now to Nomad; whatever changes a job is an order to
+//! the driver. [`routes`] is the one list of what there is and who may use it.
+
+mod access;
+mod hooks;
+mod jobs;
+mod live;
+mod logs;
+pub mod openapi;
+mod problem;
+mod routes;
+#[cfg(test)]
+mod tests;
+pub mod view;
 
 use std::{
-    io,
     net::SocketAddr,
-    path::Path,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use axum::{
     Json, Router,
-    body::Bytes,
-    extract::{ConnectInfo, DefaultBodyLimit},
-    http::{HeaderMap, StatusCode, header},
+    extract::{DefaultBodyLimit, State},
+    http::StatusCode,
     response::{IntoResponse as _, Response},
-    routing::{get, post},
 };
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
-use sha2::Sha256;
 use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
-use crate::controller::health::Health;
+pub use self::{hooks::HookSecret, live::Live};
+use self::{problem::Problem, routes::Route};
+use crate::{
+    controller::{driver::Inbox, health::Health},
+    nomad,
+    store::Store,
+    tokens::TokensFile,
+};
 
-/// The largest webhook body that is read, in bytes. Forges send some 10 KiB for each pushed commit.
-const HOOK_LIMIT: usize = 4 * 1024 * 1024;
-
-/// The headers in which forges send the HMAC-SHA256 of a webhook's body, and what stands before it.
-const SIGNATURES: [(&str, &str); 3] =
-    [("x-hub-signature-256", "sha256="), ("x-forgejo-signature", ""), ("x-gitea-signature", "")];
-
-/// Who may send the push webhook.
-#[derive(Debug)]
-pub enum HookSecret {
-    /// Whoever signs the body with this.
-    Hmac(SecretString),
-    /// Whoever is on this machine.
-    LoopbackOnly,
-}
-
-impl HookSecret {
-    /// Reads the secret of the forge's webhook from a file, without the line end that editors add. Any
-    /// other text may be a secret, but none at all is an error.
-    pub fn read(path: &Path) -> io::Result<Self> {
-        let text = SecretString::from(std::fs::read_to_string(path)?);
-        let secret = text.expose_secret();
-        let secret = secret.strip_suffix('\n').unwrap_or(secret);
-        let secret = secret.strip_suffix('\r').unwrap_or(secret);
-        if secret.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is empty"));
-        }
-        Ok(Self::Hmac(secret.into()))
-    }
-}
+/// The largest body of a request, in bytes, but for the webhook's.
+const BODY_LIMIT: usize = 64 * 1024;
+/// How long requests in hand may take to end when the agent ends.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// What the routes need.
-#[derive(Debug, Clone)]
-pub struct State {
+#[derive(Debug)]
+pub struct Rooms {
     /// What is in trouble.
     pub health: Health,
     /// Wakes the watch over the ops repo.
@@ -70,156 +58,75 @@ pub struct State {
     /// Whether the agent takes work.
     pub ready: Arc<AtomicBool>,
     /// Who may send the push webhook.
-    pub secret: Arc<HookSecret>,
+    pub secret: HookSecret,
+    /// Who may use the API.
+    pub tokens: TokensFile,
+    /// The record of all jobs.
+    pub store: Store,
+    /// Where logs are while their tasks run.
+    pub nomad: Arc<nomad::Client>,
+    /// The steps of jobs while they work.
+    pub live: Live,
+    /// Where orders go; set once the agent takes work.
+    pub driver: Arc<OnceLock<Inbox>>,
+    /// Ends what would go on for ever.
+    pub ending: CancellationToken,
 }
 
-/// Serves until `ending`.
-pub async fn serve(listener: TcpListener, state: State, ending: CancellationToken) {
-    let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
-    let served = axum::serve(listener, service).with_graceful_shutdown(ending.cancelled_owned()).await;
-    if let Err(error) = served {
-        tracing::error!(%error, "the HTTP server ended");
+/// What every handler gets.
+type App = Arc<Rooms>;
+
+/// Serves until the agent ends.
+pub async fn serve(listener: TcpListener, rooms: Arc<Rooms>) {
+    let ending = rooms.ending.clone();
+    let service = router(rooms).into_make_service_with_connect_info::<SocketAddr>();
+    let served = axum::serve(listener, service).with_graceful_shutdown(ending.clone().cancelled_owned());
+    let late = async {
+        ending.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        served = served.into_future() => {
+            if let Err(error) = served {
+                tracing::error!(%error, "the HTTP server ended");
+            }
+        }
+        () = late => tracing::warn!("some HTTP requests did not end in time"),
     }
 }
 
 /// The routes.
-pub fn router(state: State) -> Router {
-    Router::new()
-        .route("/livez", get(async || "ok\n"))
-        .route("/readyz", get(readyz))
-        .route("/health", get(health))
-        .route("/healthz", get(health))
-        .route("/hooks/git", post(git_hook).layer(DefaultBodyLimit::max(HOOK_LIMIT)))
-        .fallback(async || problem(StatusCode::NOT_FOUND, "there is nothing here"))
-        .method_not_allowed_fallback(async || {
-            problem(StatusCode::METHOD_NOT_ALLOWED, "this cannot be done here")
+pub fn router(rooms: Arc<Rooms>) -> Router {
+    let table = routes::table();
+    table
+        .into_iter()
+        .fold(Router::new(), |router, route| {
+            let Route { path, access, handler, .. } = route;
+            router.route(path, access::guarded(handler, access, &rooms))
         })
-        .with_state(state)
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is nothing here"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this cannot be done here")
+        })
+        .with_state(rooms)
 }
 
-/// An error as RFC 9457 has it.
-fn problem(status: StatusCode, detail: &str) -> Response {
-    let body = json!({
-        "type": "about:blank",
-        "title": status.canonical_reason().unwrap_or_default(),
-        "status": status.as_u16(),
-        "detail": detail,
-    });
-    (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
-}
-
-type AppState = axum::extract::State<State>;
-
-async fn readyz(state: AppState) -> Response {
-    if state.ready.load(Ordering::Acquire) {
+async fn readyz(State(app): State<App>) -> Response {
+    if app.ready.load(Ordering::Acquire) {
         "ok\n".into_response()
     } else {
-        let reasons = state.health.reasons();
+        let reasons = app.health.reasons();
         let detail = if reasons.is_empty() { "starting or ending".to_owned() } else { reasons.join("; ") };
-        problem(StatusCode::SERVICE_UNAVAILABLE, &detail)
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response()
     }
 }
 
-async fn health(state: AppState) -> Response {
-    let reasons = state.health.reasons();
+async fn health(State(app): State<App>) -> Response {
+    let reasons = app.health.reasons();
     if reasons.is_empty() {
         Json(json!({ "status": "ok", "degraded": false })).into_response()
     } else {
         Json(json!({ "status": "ok", "degraded": true, "reasons": reasons })).into_response()
-    }
-}
-
-async fn git_hook(
-    state: AppState,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let allowed = match &*state.secret {
-        HookSecret::Hmac(secret) => signed(secret, &headers, &body),
-        HookSecret::LoopbackOnly => peer.ip().to_canonical().is_loopback(),
-    };
-    if !allowed {
-        let detail = match &*state.secret {
-            HookSecret::Hmac(_) => "the signature of the body is missing or wrong",
-            HookSecret::LoopbackOnly => "without [ops] hook_secret_file this is taken from loopback only",
-        };
-        return problem(StatusCode::UNAUTHORIZED, detail);
-    }
-    state.wake.notify_one();
-    (StatusCode::ACCEPTED, Json(json!({ "status": "looking" }))).into_response()
-}
-
-/// Whether one of the forges' headers carries the HMAC of the body.
-fn signed(secret: &SecretString, headers: &HeaderMap, body: &[u8]) -> bool {
-    SIGNATURES.iter().any(|(name, prefix)| {
-        let Some(given) = headers.get(*name).and_then(|value| value.to_str().ok()) else { return false };
-        let Some(signature) = given.strip_prefix(prefix).and_then(hex) else { return false };
-        let Ok(mut hmac) = Hmac::<Sha256>::new_from_slice(secret.expose_secret().as_bytes()) else {
-            return false;
-        };
-        hmac.update(body);
-        hmac.verify_slice(&signature).is_ok()
-    })
-}
-
-fn hex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || !text.len().is_multiple_of(2) {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// RFC 4231, test case 2.
-    const KEY: &str = "Jefe";
-    const BODY: &[u8] = b"what do ya want for nothing?";
-    const HMAC: &str = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
-
-    fn headers(name: &'static str, value: &str) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert(name, value.parse().unwrap());
-        headers
-    }
-
-    #[test]
-    fn a_secret_is_any_text_but_none() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("secret");
-        for (text, secret) in [
-            ("two words\n", Some("two words")),
-            (" ünusual \r\n", Some(" ünusual ")),
-            ("one", Some("one")),
-            ("", None),
-            ("\n", None),
-        ] {
-            std::fs::write(&path, text).unwrap();
-            let read = match HookSecret::read(&path) {
-                Ok(HookSecret::Hmac(secret)) => Some(secret.expose_secret().to_owned()),
-                Ok(HookSecret::LoopbackOnly) | Err(_) => None,
-            };
-            assert_eq!(read.as_deref(), secret, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn each_forges_signature_is_taken_and_no_other() {
-        let secret = SecretString::from(KEY);
-        assert!(signed(&secret, &headers("x-hub-signature-256", &format!("sha256={HMAC}")), BODY));
-        assert!(signed(&secret, &headers("x-gitea-signature", HMAC), BODY));
-        assert!(signed(&secret, &headers("x-forgejo-signature", HMAC), BODY));
-        for (name, value) in [
-            ("x-hub-signature-256", HMAC),
-            ("x-hub-signature-256", "sha256="),
-            ("x-gitea-signature", "zz"),
-            ("x-gitea-signature", &HMAC.replace('5', "6")),
-            ("authorization", HMAC),
-        ] {
-            assert!(!signed(&secret, &headers(name, value), BODY), "{name}: {value}");
-        }
-        assert!(!signed(&secret, &headers("x-gitea-signature", HMAC), b"something else"));
     }
 }

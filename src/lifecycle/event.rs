@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::{
     Stage,
     job::{Attempt, Cancellation, Ending, Job},
+    retry::Retry,
 };
 use crate::ids::DispatchId;
 
@@ -67,6 +68,8 @@ pub enum Event {
     Again,
     /// The result is on record.
     Ended,
+    /// Somebody wants it to run again.
+    Retried(Retry),
 }
 
 /// An event that cannot happen in the stage that the job is in.
@@ -98,6 +101,7 @@ impl Event {
             Self::Withdrawn => "grant withdrawn",
             Self::Again => "again",
             Self::Ended => "ended",
+            Self::Retried(_) => "retried",
         }
     }
 }
@@ -121,6 +125,18 @@ impl Job {
                 self.ending = None;
                 self.stage = Stage::Intended;
             }
+            (Stage::Ended, Event::Retried(retry)) if self.may_run_again().is_ok() => {
+                self.retry = Some(retry);
+                self.cancelled = None;
+                self.ending = None;
+                self.stage = Stage::Queued;
+            }
+            (Stage::Concluded | Stage::Withdrawn, Event::Cancelled(cancellation)) if self.runs_again() => {
+                let finished_at = self.ending.as_ref().map_or(now, |ending| ending.finished_at);
+                let Cancellation { cause, reason } = cancellation.clone();
+                self.ending = Some(Ending::without_task(cause, reason, finished_at));
+                self.cancelled = Some(cancellation);
+            }
             (Stage::Ended, _) | (Stage::Concluded | Stage::Withdrawn, Event::Cancelled(_)) => {
                 return Err(illegal);
             }
@@ -131,12 +147,14 @@ impl Job {
                 self.stage = Stage::Queued;
             }
             (Stage::Withdrawn, Event::Ended) => {
-                self.work.body = None;
+                self.stage = Stage::Ended;
+                if self.may_run_again().is_err() {
+                    self.work.body = None;
+                }
                 for attempt in &mut self.attempts {
                     attempt.meta = BTreeMap::new();
                     attempt.payload = Vec::new();
                 }
-                self.stage = Stage::Ended;
             }
             (Stage::Concluded, Event::Withdrawn) => self.stage = Stage::Withdrawn,
             (Stage::Waiting | Stage::Queued, Event::Concluded(ending)) => {
@@ -195,8 +213,10 @@ mod tests {
 
     use super::*;
     use crate::{
+        formula::Body,
+        ids::{ActionId, Revision},
         lifecycle::{Origin, Work},
-        outcome::Cause,
+        outcome::{Cause, Outcome},
     };
 
     fn events() -> Vec<Event> {
@@ -222,12 +242,26 @@ mod tests {
             Event::Withdrawn,
             Event::Again,
             Event::Ended,
+            Event::Concluded(Ending::without_task(Cause::Success, "done", now)),
+            Event::Retried(Retry {
+                by: "ann".to_owned(),
+                at: now,
+                from_step: None,
+                steps: vec![],
+                attempts: 0,
+            }),
         ]
     }
 
     fn job() -> Job {
-        let origin = Origin::Hand { child: "c".to_owned(), note: None };
-        Job::new(origin, Work::default(), Timestamp::UNIX_EPOCH)
+        let origin = Origin::Action {
+            id: ActionId::parse("a").unwrap(),
+            path: "actions/a.toml".to_owned(),
+            blob: "b".repeat(40),
+            revision: Revision::parse(&"a".repeat(40)).unwrap(),
+        };
+        let body = Some(Body::Program("exit 1".to_owned()));
+        Job::new(origin, Work { body, ..Work::default() }, Timestamp::UNIX_EPOCH)
     }
 
     #[test]
@@ -240,24 +274,53 @@ mod tests {
         assert!(job.result().is_some());
     }
 
+    #[test]
+    fn a_job_cancelled_between_two_attempts_has_no_further_one() {
+        let mut job = job();
+        let at_gate = Ending {
+            at_gate: true,
+            ..Ending::without_task(Cause::DispatchFailed, "never started", Timestamp::UNIX_EPOCH)
+        };
+        let [intended, dispatched, cancelled] = [2, 3, 8].map(|index| events()[index].clone());
+        for event in [intended, dispatched, Event::Concluded(at_gate), cancelled.clone()] {
+            job.apply(event, Timestamp::UNIX_EPOCH).unwrap();
+        }
+        assert!(!job.runs_again());
+        assert_eq!(job.ending.as_ref().map(|ending| ending.cause), Some(Cause::Cancelled));
+        assert!(job.apply(cancelled, Timestamp::UNIX_EPOCH).is_err(), "it is ending already");
+        for event in [Event::Withdrawn, Event::Ended] {
+            job.apply(event, Timestamp::UNIX_EPOCH).unwrap();
+        }
+        assert_eq!(job.outcome(), Some(Outcome::Cancelled));
+    }
+
     proptest! {
-        /// Whatever happens in whatever order: a refused event changes nothing, an ended job stays so,
-        /// an attempt has one allocation, and each new attempt follows a withdrawal.
+        /// Whatever happens in whatever order: a refused event changes nothing, an ended job stays so unless
+        /// it was launched in vain and is retried, an attempt has one allocation, each new attempt has an id
+        /// of its own and follows a turn in the queue, and no attempt is forgotten.
         #[test]
-        fn no_order_of_events_breaks_the_record(order in proptest::collection::vec(0_usize..14, 0..60)) {
+        fn no_order_of_events_breaks_the_record(order in proptest::collection::vec(0_usize..16, 0..60)) {
             let mut job = job();
             for index in order {
                 let before = job.clone();
-                let event = events()[index].clone();
+                let mut event = events()[index].clone();
+                if let Event::Retried(retry) = &mut event {
+                    retry.attempts = job.attempts.len();
+                }
+                let retried = matches!(event, Event::Retried(_));
                 let taken = job.apply(event, Timestamp::UNIX_EPOCH);
                 if taken.is_err() {
                     prop_assert_eq!(&before, &job);
                 }
                 if before.stage == Stage::Ended {
-                    prop_assert!(taken.is_err());
+                    let in_vain = before.outcome() != Some(Outcome::Succeeded) && !before.attempts.is_empty();
+                    prop_assert_eq!(taken.is_ok(), retried && in_vain);
                 }
+                prop_assert!(job.attempts.len() >= before.attempts.len());
                 if job.attempts.len() > before.attempts.len() {
                     prop_assert_eq!(before.stage, Stage::Queued);
+                    let id = job.attempts.last().unwrap().dispatch_id;
+                    prop_assert!(before.attempts.iter().all(|attempt| attempt.dispatch_id != id));
                 }
                 if let (Some(was), Some(is)) = (before.attempt(), job.attempt())
                     && was.dispatch_id == is.dispatch_id && was.allocation.is_some() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Phase, Stage};
+use super::{Phase, Retry, Stage};
 use crate::{
     action::Concurrency,
     dispatch::shape::Shape,
@@ -41,6 +41,9 @@ pub struct Job {
     pub attempts: Vec<Attempt>,
     /// How the present attempt, or the job, ended.
     pub ending: Option<Ending>,
+    /// That it runs again because somebody asked, and what it goes on from; the latest time alone.
+    #[serde(default)]
+    pub retry: Option<Retry>,
 }
 
 /// Where a job came from.
@@ -74,7 +77,7 @@ pub struct Work {
     pub base_job: String,
     /// The formula's name.
     pub formula: Option<FormulaName>,
-    /// What the formula runs; gone once the job has ended.
+    /// What the formula runs; gone once the job has ended and cannot be retried.
     pub body: Option<Body>,
     /// Why it runs.
     pub context: String,
@@ -255,6 +258,7 @@ impl Job {
             cancelled: None,
             attempts: Vec::new(),
             ending: None,
+            retry: None,
         }
     }
 
@@ -280,7 +284,9 @@ impl Job {
             Stage::Dispatched | Stage::Admitted | Stage::Granted => Phase::Loading,
             Stage::Working => Phase::Working,
             Stage::Concluded | Stage::Withdrawn => {
-                let attempt = self.attempts.last();
+                // What ended may be the wait for a further attempt, which had none of its own.
+                let ended_at = self.ending.as_ref().map(|ending| ending.finished_at);
+                let attempt = self.attempts.last().filter(|attempt| attempt.finished_at == ended_at);
                 if attempt.is_some_and(|attempt| attempt.started_at.is_some()) {
                     Phase::Working
                 } else if attempt.is_some_and(|attempt| attempt.child.is_some()) {
@@ -323,7 +329,7 @@ impl Job {
     pub fn runs_again(&self) -> bool {
         self.cancelled.is_none()
             && matches!(self.origin, Origin::Action { .. })
-            && self.attempts.len() < super::ATTEMPTS
+            && self.attempts_since_asked().len() < super::ATTEMPTS
             && self.ending.as_ref().is_some_and(|ending| ending.at_gate)
     }
 
@@ -353,24 +359,26 @@ impl Job {
             revision,
             approved_by: self.approved_by.clone(),
             secrets: self.work.secrets.iter().map(ToString::to_string).collect(),
-            attempts: self.attempts.iter().map(result_attempt).collect(),
-            steps: ending.steps.clone(),
+            attempts: self.attempts.iter().map(result_file::Attempt::from).collect(),
+            steps: self.steps(),
             artifacts: ending.artifacts.clone(),
             usage: None,
         })
     }
 }
 
-fn result_attempt(attempt: &Attempt) -> result_file::Attempt {
-    result_file::Attempt {
-        dispatch_id: attempt.dispatch_id.to_string(),
-        nomad_job_id: attempt.child.clone(),
-        allocation_id: attempt.allocation.clone(),
-        node: attempt.node.clone(),
-        exit_code: attempt.exit_code,
-        cause: attempt.cause,
-        dispatched_at: attempt.dispatched_at,
-        started_at: attempt.started_at,
-        finished_at: attempt.finished_at,
+impl From<&Attempt> for result_file::Attempt {
+    fn from(attempt: &Attempt) -> Self {
+        Self {
+            dispatch_id: attempt.dispatch_id.to_string(),
+            nomad_job_id: attempt.child.clone(),
+            allocation_id: attempt.allocation.clone(),
+            node: attempt.node.clone(),
+            exit_code: attempt.exit_code,
+            cause: attempt.cause,
+            dispatched_at: attempt.dispatched_at,
+            started_at: attempt.started_at,
+            finished_at: attempt.finished_at,
+        }
     }
 }

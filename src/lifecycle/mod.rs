@@ -9,23 +9,30 @@
 //!               └────────────────────────────── concluded ─▶ withdrawn ─▶ ended
 //! ```
 //!
+//! An operator may send an ended job that was launched and did not succeed back to queued ([`Retry`]):
+//! each run is a new attempt, with an admission of its own.
+//!
 //! From outside only the six [`Phase`]s are seen. A stage is committed to the store before the next
 //! effect begins, so a crash leaves at most one effect to be looked for.
 
 mod event;
 mod job;
+mod retry;
 
 pub use event::{Event, IllegalEvent};
 pub use job::{Attempt, Cancellation, DEFAULT_TIMEOUT, Ending, Excerpt, Job, Origin, Work};
+pub use retry::{Retry, RetryRefused};
 
 use serde::{Deserialize, Serialize};
 
-/// How often a job is dispatched at most: the first time, and again after attempts that ended at the
-/// launch gate.
+/// How often a job is dispatched at most, at first and for each retry: once, and again after attempts that
+/// ended at the launch gate.
 pub const ATTEMPTS: usize = 3;
 
 /// Where a job is, as everybody outside sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Something is awaited: an approval.
@@ -69,6 +76,10 @@ pub enum Stage {
 }
 
 impl Phase {
+    /// Every phase, in order.
+    pub const ALL: [Self; 6] =
+        [Self::Waiting, Self::Queued, Self::Loading, Self::Working, Self::Done, Self::Failed];
+
     /// The word for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

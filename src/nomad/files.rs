@@ -192,7 +192,7 @@ impl Client {
 ///
 /// Nomad gives 500 for a file that the client cannot find, and 404 for a node that is out of reach. Of a token
 /// that it refuses it says "not found" too.
-fn gone(status: StatusCode, text: &str) -> bool {
+pub(super) fn gone(status: StatusCode, text: &str) -> bool {
     if matches!(status, StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED) {
         return false;
     }

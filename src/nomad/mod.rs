@@ -8,6 +8,7 @@ mod client;
 mod error;
 mod events;
 mod files;
+mod follow;
 mod model;
 mod node;
 
@@ -16,6 +17,7 @@ pub use client::{Client, Settings};
 pub use error::{Error, Kind};
 pub use events::{Event, EventStream};
 pub use files::{FileKind, FileStream, FolderEntry, LogTail};
+pub use follow::LogStream;
 pub use model::{
     Allocation, Child, Evaluation, TaskEvent, TaskState, client_status, desired_status, placement_reasons,
 };

@@ -50,7 +50,7 @@ pub struct ResultFile {
     pub secrets: Vec<String>,
     /// Every attempt, the last one last.
     pub attempts: Vec<Attempt>,
-    /// The steps of the last attempt that ran, in order.
+    /// The formula's steps as they last ran, in order; those that a retry left out as they ran before.
     pub steps: Vec<StepResult>,
     /// What was kept of its files, in the order of their names. What was asked for and not kept is said
     /// in `message`.

@@ -3,6 +3,10 @@
 //! One connection writes, so there is one order of events. A commit is on disk before the call
 //! returns (`synchronous = FULL`). The folder is locked: a second agent on it ends with a message.
 
+mod list;
+
+pub use list::Page;
+
 use std::{
     fs::{File, TryLockError},
     path::{Path, PathBuf},

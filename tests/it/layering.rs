@@ -29,7 +29,22 @@ const LEVELS: &[(&str, &[&str])] = &[
     ("drivers", &["nomad", "ops_repo", "store", "vault"]),
     ("effects", &["dispatch::launch", "dispatch::nodes", "grant", "intake", "track"]),
     ("controller", &["controller"]),
-    ("edges", &["agent", "bootstrap", "cli", "config", "dev", "doctor", "http", "schema", "secret"]),
+    (
+        "edges",
+        &[
+            "agent",
+            "bootstrap",
+            "cli",
+            "client",
+            "config",
+            "dev",
+            "doctor",
+            "http",
+            "schema",
+            "secret",
+            "tokens",
+        ],
+    ),
 ];
 
 /// Uses between rooms of one level: (room, what it uses).

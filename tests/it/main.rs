@@ -1,6 +1,7 @@
 //! Every test that needs real servers, in one program: they share few Nomads and Vaults.
 
 mod adoption;
+mod api;
 mod artifacts;
 mod commands;
 mod container;

@@ -2,6 +2,7 @@
 
 mod findings;
 mod hear;
+pub mod operate;
 mod take_in;
 mod troubles;
 mod turns;
@@ -53,6 +54,8 @@ pub enum Message {
     Scanned(Scan),
     /// A step is over.
     Performed(JobId, Box<Result<Performed, step::Error>>),
+    /// An operator's wish about a job.
+    Operate(operate::Order),
     /// A child that no job knew has been met.
     #[expect(private_interfaces, reason = "only this room meets children")]
     Met(String, Box<Result<Met, step::Error>>),
@@ -223,6 +226,7 @@ impl Driver {
             }
             Message::Scanned(scan) => self.scanned(scan),
             Message::Performed(job_id, result) => self.performed(job_id, *result).await,
+            Message::Operate(order) => self.operate(order).await,
             Message::Met(child, result) => self.met(child, *result),
         }
     }

@@ -108,7 +108,7 @@ impl Driver {
 fn candidate(job: &Job) -> Candidate {
     Candidate {
         job_id: job.job_id,
-        submitted_at: job.submitted_at,
+        submitted_at: job.asked_at(),
         priority: job.work.priority,
         formula: job.work.formula.as_ref().map(ToString::to_string),
         model: job.work.model.clone(),
@@ -117,7 +117,7 @@ fn candidate(job: &Job) -> Candidate {
 }
 
 fn running_of(job: &Job, launching: bool) -> Running {
-    let launched = job.attempts.first().and_then(|attempt| attempt.dispatched_at);
+    let launched = job.attempts_since_asked().first().and_then(|attempt| attempt.dispatched_at);
     Running {
         name: job.name(),
         launching,

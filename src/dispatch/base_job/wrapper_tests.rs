@@ -250,6 +250,24 @@ fn steps_run_in_order_until_one_fails() {
 }
 
 #[test]
+fn steps_before_the_first_one_wanted_are_left_out() {
+    let text = "consign_step one 0 0 no <<'END'\necho one; exit 1\nEND\n\
+        consign_step two 0 0 no <<'END'\necho two\nEND\n\
+        consign_step three 0 0 no <<'END'\necho three\nEND\n";
+    for (from, printed) in
+        [("1", "one\n"), ("2", "two\nthree\n"), ("3", "three\n"), ("x", "one\n"), ("", "one\n")]
+    {
+        for shell in shells() {
+            let task = Task::new(&format!("kind steps\ntimeout 60\nfrom_step {from}\n"), text);
+            let ending = task.run(&shell);
+            assert_eq!(String::from_utf8_lossy(&ending.output), printed, "{from:?} {shell:?}");
+            let names: Vec<&str> = ending.report.steps.iter().map(|step| step.name.as_str()).collect();
+            assert_eq!(names, printed.lines().collect::<Vec<_>>(), "{from:?} {shell:?}");
+        }
+    }
+}
+
+#[test]
 fn a_step_and_the_job_have_times_of_their_own() {
     for shell in shells() {
         let ending = steps("consign_step slow 1 0 no <<'END'\nsleep 300\nEND\n").run(&shell);

@@ -1,0 +1,293 @@
+//! A client of an agent's HTTP API.
+
+use std::time::Duration;
+
+use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    http::view::{JobDetails, JobList, JobSummary, ProblemDocument, RetryRequest},
+    lifecycle::Phase,
+};
+
+/// How long connecting may take.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// How long a request may take that does not follow something. The agent answers an order once it is on
+/// record, and a step in hand may take up to Nomad's own limit of 30 s.
+const TIME_LIMIT: Duration = Duration::from_mins(1);
+/// How many jobs are asked for at a time.
+const PAGE: usize = 200;
+
+/// Speaks to one agent.
+#[derive(Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    address: String,
+    token: Option<SecretString>,
+}
+
+/// Why an agent did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address makes no sense.
+    #[error("{address:?} is no address of an agent: give one such as http://127.0.0.1:8480")]
+    Address {
+        /// The address.
+        address: String,
+    },
+    /// Nobody answers there.
+    #[error("no agent answers at {address}: is it running there? --addr or CONSIGN_ADDR names another place")]
+    Unreachable {
+        /// The address.
+        address: String,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The connection broke off.
+    #[error("the agent at {address} did not answer to the end")]
+    Broken {
+        /// The address.
+        address: String,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// No token was given.
+    #[error(
+        "the agent at {address} wants a token: set CONSIGN_TOKEN; on the agent's machine \
+         `consign token create NAME --scope read,submit` makes one"
+    )]
+    NoToken {
+        /// The address.
+        address: String,
+    },
+    /// The token is not good, or not any more.
+    #[error(
+        "the agent at {address} refuses the token in CONSIGN_TOKEN: {detail}; `consign token create` makes another"
+    )]
+    Unauthorized {
+        /// The address.
+        address: String,
+        /// What the agent says.
+        detail: String,
+    },
+    /// The token has not the scope.
+    #[error("{detail}: `consign token create NAME --scope …` makes one that has")]
+    Scope {
+        /// What the agent says.
+        detail: String,
+    },
+    /// The agent says no.
+    #[error("{detail}")]
+    Refused {
+        /// The HTTP status.
+        status: StatusCode,
+        /// What the agent says.
+        detail: String,
+    },
+    /// The answer is none of an agent's.
+    #[error("what answers at {address} is no consign agent, or one of another version")]
+    Reply {
+        /// The address.
+        address: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// A log that is followed.
+#[derive(Debug)]
+pub struct LogStream {
+    address: String,
+    response: Response,
+}
+
+impl Client {
+    /// A client of the agent at `address`, such as `http://127.0.0.1:8480`; nothing is asked yet.
+    pub fn new(address: &str, token: Option<SecretString>) -> Result<Self, Error> {
+        let invalid = || Error::Address { address: address.to_owned() };
+        let full = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+        let url = reqwest::Url::parse(&full).map_err(|_| invalid())?;
+        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+            return Err(invalid());
+        }
+        let mut builder = reqwest::Client::builder().connect_timeout(CONNECT_LIMIT);
+        if url.scheme() == "http" {
+            builder = builder.no_proxy().tls_certs_only(Vec::new());
+        }
+        let http = builder.build().map_err(|source| Error::Unreachable { address: full.clone(), source })?;
+        Ok(Self { http, address: full.trim_end_matches('/').to_owned(), token })
+    }
+
+    /// At most `limit` jobs, the newest first; those in `phase` alone where one is given.
+    pub async fn jobs(&self, phase: Option<Phase>, limit: usize) -> Result<Vec<JobSummary>, Error> {
+        let mut jobs = Vec::new();
+        let mut cursor: Option<String> = None;
+        while jobs.len() < limit {
+            let mut request = self.request(Method::GET, "/jobs");
+            request = request.query(&[("limit", (limit - jobs.len()).min(PAGE))]);
+            if let Some(phase) = phase {
+                request = request.query(&[("phase", phase.as_str())]);
+            }
+            if let Some(cursor) = &cursor {
+                request = request.query(&[("cursor", cursor)]);
+            }
+            let page: JobList = self.read(request).await?;
+            jobs.extend(page.jobs);
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        Ok(jobs)
+    }
+
+    /// One job by its job id or action id.
+    pub async fn job(&self, id: &str) -> Result<JobDetails, Error> {
+        self.read(self.request(Method::GET, &format!("/jobs/{}", escape(id)))).await
+    }
+
+    /// What a job printed, as far as it is there now.
+    pub async fn logs(&self, id: &str) -> Result<Vec<u8>, Error> {
+        let response = self.send(self.logs_of(id).timeout(TIME_LIMIT)).await?;
+        Ok(response.bytes().await.map_err(|source| self.broken(source))?.to_vec())
+    }
+
+    /// What a job prints, until it has ended.
+    pub async fn follow(&self, id: &str) -> Result<LogStream, Error> {
+        let response = self.send(self.logs_of(id).query(&[("follow", true)])).await?;
+        Ok(LogStream { address: self.address.clone(), response })
+    }
+
+    /// Has it put on record that a job shall end. It is over when its state says so.
+    pub async fn cancel(&self, id: &str) -> Result<JobDetails, Error> {
+        self.read(self.request(Method::POST, &format!("/jobs/{}/cancel", escape(id)))).await
+    }
+
+    /// Has a job run again, from a step on where one is named.
+    pub async fn retry(&self, id: &str, from_step: Option<String>) -> Result<JobDetails, Error> {
+        let request = self.request(Method::POST, &format!("/jobs/{}/retry", escape(id)));
+        self.read(request.json(&RetryRequest { from_step })).await
+    }
+
+    fn logs_of(&self, id: &str) -> RequestBuilder {
+        self.request(Method::GET, &format!("/jobs/{}/logs", escape(id)))
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let builder = self.http.request(method, format!("{}{path}", self.address));
+        match &self.token {
+            Some(token) => builder.bearer_auth(token.expose_secret()),
+            None => builder,
+        }
+    }
+
+    async fn read<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
+        let response = self.send(request.timeout(TIME_LIMIT)).await?;
+        let bytes = response.bytes().await.map_err(|source| self.broken(source))?;
+        serde_json::from_slice(&bytes)
+            .map_err(|source| Error::Reply { address: self.address.clone(), source })
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
+        let address = || self.address.clone();
+        let response = request.send().await.map_err(|source| {
+            let source = source.without_url();
+            if source.is_connect() {
+                Error::Unreachable { address: address(), source }
+            } else {
+                Error::Broken { address: address(), source }
+            }
+        })?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let is_problem = response
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/problem+json"));
+        let bytes = response.bytes().await.map_err(|source| self.broken(source))?;
+        let problem: Result<ProblemDocument, _> = serde_json::from_slice(&bytes);
+        let detail = match problem {
+            Ok(problem) => problem.detail,
+            Err(source) if is_problem => return Err(Error::Reply { address: address(), source }),
+            Err(_) => format!("{} answers {status}", self.address),
+        };
+        Err(match status {
+            StatusCode::UNAUTHORIZED if self.token.is_none() => Error::NoToken { address: address() },
+            StatusCode::UNAUTHORIZED => Error::Unauthorized { address: address(), detail },
+            StatusCode::FORBIDDEN => Error::Scope { detail },
+            status => Error::Refused { status, detail },
+        })
+    }
+
+    fn broken(&self, source: reqwest::Error) -> Error {
+        Error::Broken { address: self.address.clone(), source: source.without_url() }
+    }
+}
+
+impl LogStream {
+    /// The next piece; `None` once the job has ended and all has come.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        let broken = |source: reqwest::Error| Error::Broken {
+            address: self.address.clone(),
+            source: source.without_url(),
+        };
+        Ok(self.response.chunk().await.map_err(broken)?.map(|piece| piece.to_vec()))
+    }
+}
+
+/// Makes whatever was given as an id one segment of a path.
+fn escape(id: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_~".contains(&byte);
+    let dot = |index: usize, byte: u8| index > 0 && byte == b'.';
+    id.bytes()
+        .enumerate()
+        .map(|(index, byte)| {
+            if plain(byte) || dot(index, byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_completed_and_checked() {
+        for (given, address) in [
+            ("127.0.0.1:8480", "http://127.0.0.1:8480"),
+            ("http://agent.example/", "http://agent.example"),
+            ("https://agent.example/consign", "https://agent.example/consign"),
+        ] {
+            assert_eq!(Client::new(given, None).unwrap().address, address);
+        }
+        for wrong in ["", "ftp://agent", "http://"] {
+            assert!(matches!(Client::new(wrong, None), Err(Error::Address { .. })), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_stays_one_segment() {
+        assert_eq!(escape("fix-4.2"), "fix-4.2");
+        assert_eq!(escape("../x?y"), "%2E.%2Fx%3Fy");
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_is_not_there_is_said_so() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let error = Client::new(&address, None).unwrap().job("a").await.unwrap_err();
+        assert!(matches!(&error, Error::Unreachable { .. }), "{error:?}");
+        assert!(error.to_string().contains(&address), "{error}");
+    }
+}

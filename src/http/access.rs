@@ -1,0 +1,93 @@
+//! Who may use a route: bearer tokens (RFC 6750) and their scopes.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension,
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode, header},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse as _, Response},
+    routing::MethodRouter,
+};
+use jiff::Timestamp;
+use secrecy::SecretString;
+
+use super::{App, Rooms, problem::Problem};
+use crate::{
+    telemetry::chain,
+    tokens::{HolderName, Scope, verify},
+};
+
+/// Who may use a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Whoever reaches it.
+    Open,
+    /// Whoever has a token with this scope.
+    Scope(Scope),
+}
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub(super) struct Holder(pub(super) HolderName);
+
+/// The holder as a handler behind [`Access::Scope`] gets it.
+pub(super) type By = Extension<Holder>;
+
+/// A handler behind its guard.
+pub(super) fn guarded(handler: MethodRouter<App>, access: Access, rooms: &Arc<Rooms>) -> MethodRouter<App> {
+    match access {
+        Access::Open => handler,
+        Access::Scope(scope) => {
+            handler.route_layer(from_fn_with_state((Arc::clone(rooms), scope), authorize))
+        }
+    }
+}
+
+async fn authorize(
+    State((app, scope)): State<(App, Scope)>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let holder = authorized(&app, scope, request.headers())?;
+    request.extensions_mut().insert(Holder(holder));
+    Ok(next.run(request).await.into_response())
+}
+
+fn authorized(app: &Rooms, scope: Scope, headers: &HeaderMap) -> Result<HolderName, Problem> {
+    let bearer = bearer(headers)?;
+    let tokens = app.tokens.tokens().map_err(|error| {
+        tracing::error!(error = chain(&error), "nobody can be authorized");
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the agent cannot read its tokens; its log says more")
+    })?;
+    let token = verify(&tokens, &bearer, Timestamp::now()).map_err(|refused| {
+        unauthorized(&refused.to_string(), "Bearer realm=\"consign\", error=\"invalid_token\"")
+    })?;
+    if token.may(scope) {
+        return Ok(token.name.clone());
+    }
+    let detail = format!("this needs a token with scope {scope}, which {}'s has not", token.name);
+    let challenge = format!("Bearer realm=\"consign\", error=\"insufficient_scope\", scope=\"{scope}\"");
+    Err(Problem::new(StatusCode::FORBIDDEN, detail).with_header(header::WWW_AUTHENTICATE, &challenge))
+}
+
+/// The token that a request carries.
+fn bearer(headers: &HeaderMap) -> Result<SecretString, Problem> {
+    let mut given = headers.get_all(header::AUTHORIZATION).iter();
+    let first = given.next();
+    if given.next().is_some() {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "there is more than one Authorization header"));
+    }
+    let token = first.and_then(|value| value.to_str().ok()).and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    });
+    token.filter(|token| !token.is_empty()).map(SecretString::from).ok_or_else(|| {
+        unauthorized("this needs a bearer token: `Authorization: Bearer TOKEN`", "Bearer realm=\"consign\"")
+    })
+}
+
+fn unauthorized(detail: &str, challenge: &str) -> Problem {
+    Problem::new(StatusCode::UNAUTHORIZED, detail).with_header(header::WWW_AUTHENTICATE, challenge)
+}

@@ -1,0 +1,145 @@
+//! The push webhook of the forge.
+//!
+//! It decides nothing: it makes the agent look at the ops repo now instead of at the next poll.
+
+use std::{io, net::SocketAddr, path::Path};
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{ConnectInfo, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse as _, Response},
+};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::json;
+use sha2::Sha256;
+
+use super::{App, problem::Problem};
+
+/// The largest webhook body that is read, in bytes. Forges send some 10 KiB for each pushed commit.
+pub(super) const HOOK_LIMIT: usize = 4 * 1024 * 1024;
+
+/// The headers in which forges send the HMAC-SHA256 of a webhook's body, and what stands before it.
+const SIGNATURES: [(&str, &str); 3] =
+    [("x-hub-signature-256", "sha256="), ("x-forgejo-signature", ""), ("x-gitea-signature", "")];
+
+/// Who may send the push webhook.
+#[derive(Debug)]
+pub enum HookSecret {
+    /// Whoever signs the body with this.
+    Hmac(SecretString),
+    /// Whoever is on this machine.
+    LoopbackOnly,
+}
+
+impl HookSecret {
+    /// Reads the secret of the forge's webhook from a file, without the line end that editors add. Any
+    /// other text may be a secret, but none at all is an error.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        let text = SecretString::from(std::fs::read_to_string(path)?);
+        let secret = text.expose_secret();
+        let secret = secret.strip_suffix('\n').unwrap_or(secret);
+        let secret = secret.strip_suffix('\r').unwrap_or(secret);
+        if secret.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is empty"));
+        }
+        Ok(Self::Hmac(secret.into()))
+    }
+}
+
+pub(super) async fn git_hook(
+    State(app): State<App>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let allowed = match &app.secret {
+        HookSecret::Hmac(secret) => signed(secret, &headers, &body),
+        HookSecret::LoopbackOnly => peer.ip().to_canonical().is_loopback(),
+    };
+    if !allowed {
+        let detail = match &app.secret {
+            HookSecret::Hmac(_) => "the signature of the body is missing or wrong",
+            HookSecret::LoopbackOnly => "without [ops] hook_secret_file this is taken from loopback only",
+        };
+        return Problem::new(StatusCode::UNAUTHORIZED, detail).into_response();
+    }
+    app.wake.notify_one();
+    (StatusCode::ACCEPTED, Json(json!({ "status": "looking" }))).into_response()
+}
+
+/// Whether one of the forges' headers carries the HMAC of the body.
+fn signed(secret: &SecretString, headers: &HeaderMap, body: &[u8]) -> bool {
+    SIGNATURES.iter().any(|(name, prefix)| {
+        let Some(given) = headers.get(*name).and_then(|value| value.to_str().ok()) else { return false };
+        let Some(signature) = given.strip_prefix(prefix).and_then(hex) else { return false };
+        let Ok(mut hmac) = Hmac::<Sha256>::new_from_slice(secret.expose_secret().as_bytes()) else {
+            return false;
+        };
+        hmac.update(body);
+        hmac.verify_slice(&signature).is_ok()
+    })
+}
+
+fn hex(text: &str) -> Option<Vec<u8>> {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 4231, test case 2.
+    const KEY: &str = "Jefe";
+    const BODY: &[u8] = b"what do ya want for nothing?";
+    const HMAC: &str = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
+
+    fn headers(name: &'static str, value: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, value.parse().unwrap());
+        headers
+    }
+
+    #[test]
+    fn a_secret_is_any_text_but_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        for (text, secret) in [
+            ("two words\n", Some("two words")),
+            (" ünusual \r\n", Some(" ünusual ")),
+            ("one", Some("one")),
+            ("", None),
+            ("\n", None),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let read = match HookSecret::read(&path) {
+                Ok(HookSecret::Hmac(secret)) => Some(secret.expose_secret().to_owned()),
+                Ok(HookSecret::LoopbackOnly) | Err(_) => None,
+            };
+            assert_eq!(read.as_deref(), secret, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn each_forges_signature_is_taken_and_no_other() {
+        let secret = SecretString::from(KEY);
+        assert!(signed(&secret, &headers("x-hub-signature-256", &format!("sha256={HMAC}")), BODY));
+        assert!(signed(&secret, &headers("x-gitea-signature", HMAC), BODY));
+        assert!(signed(&secret, &headers("x-forgejo-signature", HMAC), BODY));
+        for (name, value) in [
+            ("x-hub-signature-256", HMAC),
+            ("x-hub-signature-256", "sha256="),
+            ("x-gitea-signature", "zz"),
+            ("x-gitea-signature", &HMAC.replace('5', "6")),
+            ("authorization", HMAC),
+        ] {
+            assert!(!signed(&secret, &headers(name, value), BODY), "{name}: {value}");
+        }
+        assert!(!signed(&secret, &headers("x-gitea-signature", HMAC), b"something else"));
+    }
+}

@@ -1,0 +1,121 @@
+//! `/jobs` and what is below it: looking, cancelling, retrying.
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{
+        Path, Query, State,
+        rejection::{BytesRejection, PathRejection, QueryRejection},
+    },
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+};
+use serde::Deserialize;
+use tokio::sync::oneshot;
+
+use super::{
+    App, Rooms,
+    access::By,
+    problem::Problem,
+    view::{JobDetails, JobList, JobSummary, RetryRequest},
+};
+use crate::{
+    controller::driver::{
+        Message,
+        operate::{Order, Refused, Wish},
+    },
+    ids::{ActionId, JobId},
+    lifecycle::{Job, Phase},
+    store::Page,
+};
+
+/// How many jobs a page has, where nothing else is asked for.
+const PAGE: u32 = 50;
+/// How many jobs a page has at most.
+pub(super) const PAGE_LIMIT: u32 = 200;
+
+/// Which page of jobs is asked for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListQuery {
+    phase: Option<Phase>,
+    limit: Option<u32>,
+    cursor: Option<JobId>,
+}
+
+pub(super) type PathId = Result<Path<String>, PathRejection>;
+
+pub(super) async fn list(
+    State(app): State<App>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Json<JobList>, Problem> {
+    let Query(ListQuery { phase, limit, cursor }) = query?;
+    let limit = limit.unwrap_or(PAGE);
+    if !(1..=PAGE_LIMIT).contains(&limit) {
+        return Err(Problem::invalid(format!("limit is {limit}, and goes from 1 to {PAGE_LIMIT}")));
+    }
+    let (jobs, more) = app.store.page(Page { phase, before: cursor, limit }).await?;
+    let next = jobs.last().filter(|_| more).map(|job| job.job_id.to_string());
+    Ok(Json(JobList { jobs: jobs.iter().map(JobSummary::of).collect(), next }))
+}
+
+pub(super) async fn show(State(app): State<App>, id: PathId) -> Result<Json<JobDetails>, Problem> {
+    let Path(id) = id?;
+    let job = find(&app, &id).await?;
+    let live = app.live.steps(&job).await;
+    Ok(Json(JobDetails::of(&job, live)))
+}
+
+pub(super) async fn cancel(State(app): State<App>, by: By, id: PathId) -> Result<Response, Problem> {
+    let Path(id) = id?;
+    order(&app, &id, &by, Wish::Cancel).await
+}
+
+pub(super) async fn retry(
+    State(app): State<App>,
+    by: By,
+    id: PathId,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let (Path(id), body) = (id?, body?);
+    let RetryRequest { from_step } = if body.is_empty() { RetryRequest::default() } else { json(&body)? };
+    order(&app, &id, &by, Wish::Retry { from_step }).await
+}
+
+/// A body's JSON: 400 where it is none, 422 where it says something else than it should.
+fn json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    let value: serde_json::Value = serde_json::from_slice(body)
+        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {error}")))?;
+    // Serde would take a list for the fields in their order.
+    if !value.is_object() {
+        return Err(Problem::invalid("the body is not a JSON object"));
+    }
+    serde_json::from_value(value).map_err(|error| Problem::invalid(format!("the body: {error}")))
+}
+
+/// The job that an id names: a job id, or an action id.
+pub(super) async fn find(app: &Rooms, id: &str) -> Result<Job, Problem> {
+    let mut found = None;
+    if let Ok(job_id) = id.parse::<JobId>() {
+        found = app.store.job(job_id).await?;
+    }
+    if let (None, Ok(action_id)) = (&found, ActionId::parse(id)) {
+        found = app.store.job_of_action(&action_id).await?;
+    }
+    found.ok_or_else(|| Problem::no_such_job(id))
+}
+
+/// Gives the driver an order, and shows the job once the order is on record.
+async fn order(app: &Rooms, id: &str, by: &By, wish: Wish) -> Result<Response, Problem> {
+    let job_id = find(app, id).await?.job_id;
+    let driver = app.driver.get().ok_or_else(Problem::not_now)?;
+    let (reply, answer) = oneshot::channel();
+    let order = Order { job_id, by: by.0.0.to_string(), wish, reply };
+    driver.send(Message::Operate(order)).await.map_err(|_| Problem::not_now())?;
+    let job = answer.await.map_err(|_| Problem::not_now())?.map_err(|refused| match refused {
+        Refused::Unknown => Problem::no_such_job(id),
+        other => other.into(),
+    })?;
+    let status = if job.outcome().is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, Json(JobDetails::of(&job, Vec::new()))).into_response())
+}

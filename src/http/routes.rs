@@ -1,0 +1,219 @@
+//! The one list of what the server answers, who may ask, and what the OpenAPI document says of it.
+
+use axum::{
+    Json,
+    extract::DefaultBodyLimit,
+    http::Method,
+    routing::{MethodRouter, get, post},
+};
+use schemars::{Schema, SchemaGenerator};
+
+use super::{
+    App,
+    access::Access,
+    health, hooks,
+    jobs::{self, PAGE_LIMIT},
+    logs, openapi, readyz,
+    view::{JobDetails, JobList, RetryRequest},
+};
+use crate::{lifecycle::Phase, tokens::Scope};
+
+/// One thing that can be asked for.
+pub(super) struct Route {
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    pub(super) access: Access,
+    pub(super) handler: MethodRouter<App>,
+    /// What it does, in a sentence.
+    pub(super) summary: &'static str,
+    pub(super) query: Vec<Parameter>,
+    /// The type of the request's body.
+    pub(super) body: Option<TypeOf>,
+    /// What it answers.
+    pub(super) answers: Vec<Answer>,
+    /// The statuses of the problems that it answers, besides those of its access.
+    pub(super) problems: Vec<u16>,
+}
+
+/// A type's JSON Schema, as a component of the document.
+pub(super) type TypeOf = fn(&mut SchemaGenerator) -> Schema;
+
+/// A query parameter.
+pub(super) struct Parameter {
+    pub(super) name: &'static str,
+    pub(super) description: &'static str,
+    pub(super) schema: fn(&mut SchemaGenerator) -> Schema,
+}
+
+/// A reply that is no problem.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) description: &'static str,
+    pub(super) content: Content,
+}
+
+/// What a reply's body is.
+pub(super) enum Content {
+    /// JSON of this type.
+    Json(TypeOf),
+    /// JSON that needs no schema of its own.
+    Object,
+    /// Text.
+    Text,
+}
+
+/// Every route.
+#[expect(clippy::too_many_lines, reason = "one list, so that nothing stands beside it")]
+pub(super) fn table() -> Vec<Route> {
+    let read = Access::Scope(Scope::Read);
+    let submit = Access::Scope(Scope::Submit);
+    vec![
+        Route {
+            answers: vec![text(200, "it serves")],
+            ..open(Method::GET, "/livez", get(async || "ok\n"), "Whether the process serves.")
+        },
+        Route {
+            answers: vec![text(200, "it takes work")],
+            problems: vec![503],
+            ..open(Method::GET, "/readyz", get(readyz), "Whether the agent takes work.")
+        },
+        Route {
+            answers: vec![object(200, "what is in trouble")],
+            ..open(Method::GET, "/health", get(health), "Whether something is in trouble.")
+        },
+        Route {
+            answers: vec![object(200, "what is in trouble")],
+            ..open(Method::GET, "/healthz", get(health), "The same as /health.")
+        },
+        Route {
+            answers: vec![object(202, "it looks")],
+            // The HMAC of the body is its own authorization.
+            problems: vec![401, 413],
+            ..open(
+                Method::POST,
+                "/hooks/git",
+                post(hooks::git_hook).layer(DefaultBodyLimit::max(hooks::HOOK_LIMIT)),
+                "The forge's push webhook: look at the ops repo now. The body's HMAC authorizes it.",
+            )
+        },
+        Route {
+            answers: vec![object(200, "this document")],
+            ..open(
+                Method::GET,
+                "/openapi.json",
+                get(async || Json(openapi::document())),
+                "The description of this API.",
+            )
+        },
+        Route {
+            query: vec![
+                Parameter {
+                    name: "phase",
+                    description: "Jobs in this phase alone.",
+                    schema: SchemaGenerator::subschema_for::<Phase>,
+                },
+                Parameter {
+                    name: "limit",
+                    description: "How many jobs the page has at most; 50 where nothing is given.",
+                    schema: |_| limit_schema(),
+                },
+                Parameter {
+                    name: "cursor",
+                    description: "The `next` of the page before.",
+                    schema: |_| ulid_schema(),
+                },
+            ],
+            answers: vec![json(200, "a page of jobs", SchemaGenerator::subschema_for::<JobList>)],
+            problems: vec![422],
+            ..route(Method::GET, "/jobs", read, get(jobs::list), "Jobs, the newest first.")
+        },
+        Route {
+            answers: vec![json(200, "the job", SchemaGenerator::subschema_for::<JobDetails>)],
+            problems: vec![404],
+            ..route(Method::GET, "/jobs/{id}", read, get(jobs::show), "One job with all that is known of it.")
+        },
+        Route {
+            query: vec![Parameter {
+                name: "follow",
+                description: "Whether to go on until the job has ended; else what there is now.",
+                schema: SchemaGenerator::subschema_for::<bool>,
+            }],
+            answers: vec![text(
+                200,
+                "what the job printed: while it works as Nomad has it, then the kept end",
+            )],
+            problems: vec![404, 422],
+            ..route(Method::GET, "/jobs/{id}/logs", read, get(logs::logs), "What a job printed.")
+        },
+        Route {
+            answers: vec![
+                json(
+                    200,
+                    "it had ended already, and is as it was",
+                    SchemaGenerator::subschema_for::<JobDetails>,
+                ),
+                json(
+                    202,
+                    "it is on record that the job shall end",
+                    SchemaGenerator::subschema_for::<JobDetails>,
+                ),
+            ],
+            problems: vec![404],
+            ..route(
+                Method::POST,
+                "/jobs/{id}/cancel",
+                submit,
+                post(jobs::cancel),
+                "Ends a job. It is over when its state is done or failed: then its allocation is dead and its \
+                 grant withdrawn.",
+            )
+        },
+        Route {
+            body: Some(SchemaGenerator::subschema_for::<RetryRequest>),
+            answers: vec![json(202, "it waits for its turn", SchemaGenerator::subschema_for::<JobDetails>)],
+            problems: vec![400, 404, 409, 413, 422],
+            ..route(
+                Method::POST,
+                "/jobs/{id}/retry",
+                submit,
+                post(jobs::retry),
+                "Runs a job again that was launched and ended without success, with a new attempt.",
+            )
+        },
+    ]
+}
+
+fn route(
+    method: Method,
+    path: &'static str,
+    access: Access,
+    handler: MethodRouter<App>,
+    summary: &'static str,
+) -> Route {
+    let (query, answers, problems) = (Vec::new(), Vec::new(), Vec::new());
+    Route { method, path, access, handler, summary, query, body: None, answers, problems }
+}
+
+fn open(method: Method, path: &'static str, handler: MethodRouter<App>, summary: &'static str) -> Route {
+    route(method, path, Access::Open, handler, summary)
+}
+
+fn json(status: u16, description: &'static str, content: TypeOf) -> Answer {
+    Answer { status, description, content: Content::Json(content) }
+}
+
+fn object(status: u16, description: &'static str) -> Answer {
+    Answer { status, description, content: Content::Object }
+}
+
+fn text(status: u16, description: &'static str) -> Answer {
+    Answer { status, description, content: Content::Text }
+}
+
+fn limit_schema() -> Schema {
+    schemars::json_schema!({ "type": "integer", "minimum": 1, "maximum": PAGE_LIMIT })
+}
+
+fn ulid_schema() -> Schema {
+    schemars::json_schema!({ "type": "string", "pattern": "^[0-7][0-9A-HJKMNP-TV-Z]{25}$" })
+}

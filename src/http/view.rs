@@ -1,0 +1,178 @@
+//! What the API takes and gives: jobs and problems.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    formula::Body,
+    lifecycle::{Job, Origin, Phase},
+    outcome::{
+        Cause, Outcome,
+        result_file::{self, Artifact, ResultFile, StepResult},
+    },
+};
+
+/// A job as lists have it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobSummary {
+    /// Its ULID.
+    pub job_id: String,
+    /// The id of its action; null for work that has none.
+    pub action_id: Option<String>,
+    /// Its phase.
+    pub state: Phase,
+    /// How it ended.
+    pub outcome: Option<Outcome>,
+    /// Why it ended so.
+    pub cause: Option<Cause>,
+    /// The exit code, as the result file has it.
+    pub exit_code: Option<i64>,
+    /// What went wrong, in a sentence with the evidence; null unless it ended without success.
+    pub error: Option<String>,
+    /// What it waits for, in words.
+    pub waits_for: Option<String>,
+    /// The formula's name; null where consign was not told.
+    pub formula: Option<String>,
+    /// How many attempts there were, the present one included.
+    pub attempt: usize,
+    /// When consign first saw it, RFC 3339.
+    #[schemars(with = "String")]
+    pub submitted_at: Timestamp,
+    /// When the last attempt's task started.
+    #[schemars(with = "Option<String>")]
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    #[schemars(with = "Option<String>")]
+    pub finished_at: Option<Timestamp>,
+}
+
+/// A job with all that is known of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobDetails {
+    /// What lists have of it.
+    #[serde(flatten)]
+    pub summary: JobSummary,
+    /// Why it runs, as its action says.
+    pub context: String,
+    /// 0 to 100, the highest first.
+    pub priority: u8,
+    /// The names of the secrets that it may read.
+    pub secrets: Vec<String>,
+    /// Its action file.
+    pub path: Option<String>,
+    /// The commit that action and formula were read at.
+    pub revision: Option<String>,
+    /// The rule that approved it.
+    pub approved_by: Option<String>,
+    /// Why it shall end, where somebody or a rule wants that.
+    pub cancelled: Option<String>,
+    /// Who asked for its latest retry.
+    pub retried_by: Option<String>,
+    /// Its attempts, the last one last.
+    pub attempts: Vec<result_file::Attempt>,
+    /// The steps that ended, in order; while it works, as of a second ago at most.
+    pub steps: Vec<StepResult>,
+    /// The step that runs now.
+    pub running_step: Option<String>,
+    /// What was kept of its files.
+    pub artifacts: Vec<Artifact>,
+    /// The result file's content, once it has ended.
+    pub result: Option<ResultFile>,
+}
+
+/// A page of jobs, the newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobList {
+    /// The jobs.
+    pub jobs: Vec<JobSummary>,
+    /// The `cursor` of the next page; null where this is the last one.
+    pub next: Option<String>,
+}
+
+/// What `POST /jobs/{id}/retry` takes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetryRequest {
+    /// The name of the step that it begins from; without it all steps run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_step: Option<String>,
+}
+
+/// A problem document, RFC 9457.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Problem")]
+pub struct ProblemDocument {
+    /// Always `about:blank`: the status says what kind of problem it is.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The status in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What is wrong, and what to do about it.
+    pub detail: String,
+}
+
+impl JobSummary {
+    /// What lists have of a job.
+    #[must_use]
+    pub fn of(job: &Job) -> Self {
+        let ending = job.ending.as_ref().filter(|_| job.outcome().is_some());
+        let succeeded = job.outcome() == Some(Outcome::Succeeded);
+        Self {
+            job_id: job.job_id.to_string(),
+            action_id: match &job.origin {
+                Origin::Action { id, .. } => Some(id.to_string()),
+                Origin::Hand { .. } => None,
+            },
+            state: job.phase(),
+            outcome: job.outcome(),
+            cause: ending.map(|ending| ending.cause),
+            exit_code: ending.map(|ending| ending.exit_code.unwrap_or(ending.cause.exit_code())),
+            error: ending.filter(|_| !succeeded).map(|ending| ending.message.clone()),
+            waits_for: job.waits_for.clone(),
+            formula: job.work.formula.as_ref().map(ToString::to_string),
+            attempt: job.attempts.len(),
+            submitted_at: job.submitted_at,
+            started_at: job.attempt().and_then(|attempt| attempt.started_at),
+            finished_at: ending.map(|ending| ending.finished_at),
+        }
+    }
+}
+
+impl JobDetails {
+    /// All that is known of a job; `live` are the steps that its present attempt has ended so far.
+    #[must_use]
+    pub fn of(job: &Job, live: Vec<StepResult>) -> Self {
+        let (path, revision) = match &job.origin {
+            Origin::Action { path, revision, .. } => (Some(path.clone()), Some(revision.to_string())),
+            Origin::Hand { .. } => (None, None),
+        };
+        let result = job.result().filter(|_| job.outcome().is_some());
+        let mut steps = job.steps();
+        steps.extend(live);
+        Self {
+            summary: JobSummary::of(job),
+            context: job.work.context.clone(),
+            priority: job.work.priority,
+            secrets: job.work.secrets.iter().map(ToString::to_string).collect(),
+            path,
+            revision,
+            approved_by: job.approved_by.clone(),
+            cancelled: job.cancelled.as_ref().map(|cancellation| cancellation.reason.clone()),
+            retried_by: job.retry.as_ref().map(|retry| retry.by.clone()),
+            attempts: job.attempts.iter().map(result_file::Attempt::from).collect(),
+            running_step: running_step(job, steps.len()),
+            steps,
+            artifacts: result.iter().flat_map(|result| result.artifacts.clone()).collect(),
+            result,
+        }
+    }
+}
+
+/// The step that runs where `ended` steps have ended.
+fn running_step(job: &Job, ended: usize) -> Option<String> {
+    let Some(Body::Steps(steps)) = &job.work.body else { return None };
+    steps.get(ended).filter(|_| job.phase() == Phase::Working).map(|step| step.name.clone())
+}
