@@ -79,7 +79,9 @@ fn rendering_changes_what_is_configured_alone() {
         assert!(
             hcl.contains("args    = [\"${NOMAD_TASK_DIR}/consign/wrapper\"]") != (driver == Driver::Docker)
         );
-        assert!(templates(hcl).contains(&Expression::from(WRAPPER_TEXT)));
+        for (name, text) in FILES {
+            assert!(templates(hcl).contains(&Expression::from(text)), "{name}");
+        }
         assert!(hcl.contains("# An attempt is never repeated by Nomad"));
         assert!(BaseJob::read("runner", hcl).is_ok());
     }
