@@ -28,6 +28,7 @@ const FILES: [(&str, &str); 3] = [
 ];
 const WRAPPER_TEXT: &str = include_str!("../../jobs/wrapper.sh");
 const RUNNER: &str = include_str!("../../jobs/runner.nomad.hcl");
+const TRAINING: &str = include_str!("../../jobs/training.nomad.hcl");
 
 /// A base job that has everything an attempt relies on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,7 +131,9 @@ impl BaseJob {
     /// The base jobs that are part of consign.
     #[must_use]
     pub fn shipped() -> Vec<Self> {
-        vec![Self { name: "runner".to_owned(), text: RUNNER.to_owned() }]
+        [("runner", RUNNER), ("training", TRAINING)]
+            .map(|(name, text)| Self { name: name.to_owned(), text: text.to_owned() })
+            .into()
     }
 
     /// Its name, which is Nomad's job id.
@@ -424,5 +427,7 @@ fn whole(expression: &Expression) -> Option<u64> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod training_tests;
 #[cfg(test)]
 mod wrapper_tests;
