@@ -170,7 +170,7 @@ TEMPLATE
 {{- with env "NOMAD_META_consign" }}{{ with (. | base64Decode | parseJSON) }}
 CHECKPOINTS=/srv/training/{{ or .action_id .job_id }}
 {{- end }}{{ else }}
-CHECKPOINTS=/srv/training/by-hand/{{ env "NOMAD_ALLOC_ID" }}
+CHECKPOINTS=/srv/training/by-hand-{{ env "NOMAD_ALLOC_ID" }}
 {{- end }}
 TEMPLATE
       }

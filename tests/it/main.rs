@@ -20,5 +20,6 @@ mod rewrites;
 mod secrets;
 mod servers;
 mod support;
+mod training;
 mod variants;
 mod vault;

@@ -290,7 +290,8 @@ plugin "raw_exec" {{
 fn client_text(options: &NomadOptions) -> String {
     let mut text = String::new();
     // The cloud fingerprinters ask the network for what is not there, and one of them refuses to start where
-    // AWS_CA_BUNDLE is set. The chroot of `exec` is kept small, since Nomad copies it for each task.
+    // AWS_CA_BUNDLE is set. The chroot of `exec` is kept small, since Nomad copies it for each
+    // task; Debian's awk is a link by way of /etc/alternatives.
     let _ = writeln!(
         text,
         r#"client {{
@@ -304,6 +305,9 @@ fn client_text(options: &NomadOptions) -> String {
     "/lib"       = "/lib"
     "/lib64"     = "/lib64"
     "/usr/bin/env" = "/usr/bin/env"
+    "/usr/bin/mawk" = "/usr/bin/mawk"
+    "/usr/bin/gawk" = "/usr/bin/gawk"
+    "/etc/alternatives" = "/etc/alternatives"
     "/usr/lib/x86_64-linux-gnu" = "/usr/lib/x86_64-linux-gnu"
     "/usr/lib/aarch64-linux-gnu" = "/usr/lib/aarch64-linux-gnu"
   }}

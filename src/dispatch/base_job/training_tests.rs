@@ -178,6 +178,15 @@ fn an_interrupted_training_goes_on_from_its_checkpoint_in_another_allocation() {
     assert_eq!(second.data("metrics.json"), whole.data("metrics.json"));
 }
 
+#[test]
+fn a_volume_that_is_not_there_is_noticed() {
+    let training = Training::new(awks()[0], &[]);
+    let ending = training.run(Some(&training.task.path("no-volume/train")));
+    let steps = &ending.report.steps;
+    assert!(steps.len() == 1 && steps[0].exit_code != 0 && ending.code != Some(0), "{steps:?}");
+    assert!(String::from_utf8_lossy(&ending.output).contains("no-volume/train"));
+}
+
 /// The last epoch that has a checkpoint.
 fn epoch(checkpoints: &Path) -> u32 {
     let text = fs::read_to_string(checkpoints.join("checkpoint")).unwrap_or_default();
