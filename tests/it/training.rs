@@ -98,11 +98,19 @@ async fn training_ends_with_its_model_and_eight_timed_phases() {
         "training takes longest: {seconds:?}"
     );
 
+    let kept: Vec<&str> =
+        result["artifacts"].as_array().unwrap().iter().map(|file| file["name"].as_str().unwrap()).collect();
+    assert_eq!(
+        kept,
+        ["metrics.json", "model/manifest.json", "model/model.txt", "model/model.txt.sha256"],
+        "{result}"
+    );
     let metrics = gym.json("train/metrics.json");
     let losses: Vec<f64> = metrics["losses"].as_array().unwrap().iter().filter_map(Value::as_f64).collect();
     assert!(losses.len() == 8 && losses[7] < 0.5 * losses[0], "{metrics}");
     let manifest = gym.json("train/release/manifest.json");
     assert_eq!((&manifest["action"], &manifest["revision"]), (&json!("train"), &result["revision"]));
+    assert_eq!(manifest["sha256"], result["artifacts"][2]["sha256"]);
 
     let id = result["attempts"][0]["nomad_job_id"].as_str().unwrap();
     let job = gym.world.nomad.get(&format!("/v1/job/{}", id.replace('/', "%2F"))).await.unwrap();
@@ -171,7 +179,7 @@ async fn under_raw_exec_the_base_job_for_training_is_refused_before_launch() {
     let _agent = world.agent().await;
     world.ops.commit("a formula", &[("formulas/train.toml", Some(FORMULA))]);
     world.commit_action("train", "train", "resources = { gpus = 0 }\n");
-    world.commit_action("plain", "train", "job = \"runner\"\nartifacts = []\n[args]\nepochs = \"1\"\n");
+    world.commit_action("plain", "train", "job = \"runner\"\n[args]\nepochs = \"1\"\n");
     let refused = world.result("train", LIMIT).await;
     ends(&refused, "failed", "missing_mount", 125);
     let message = refused["message"].as_str().unwrap();

@@ -13,10 +13,8 @@ use serde_json::Value;
 
 use super::wrapper_tests::{Ending, Task, found, shells};
 use crate::{
-    dispatch::request::{Request, Run, parse_consign_meta},
-    duration::Span,
+    dispatch::request::{Request, Run, parse_consign_meta, tests::run},
     formula::{self, Formula},
-    ids::{DispatchId, JobId},
 };
 
 const PHASES: [&str; 8] = [
@@ -61,20 +59,11 @@ impl Training {
             .filter_map(|(name, argument)| Some((name.clone(), argument.default.clone()?)));
         let given = args.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let run = Run {
-            job_id: JobId::new(),
-            dispatch_id: DispatchId::new(),
-            attempt: 1,
             action_id: Some("train".to_owned()),
             formula: formula.name.clone(),
-            context: String::new(),
-            revision: None,
             secrets: Vec::new(),
             args: defaults.chain(given).collect(),
-            env: BTreeMap::new(),
-            model: None,
-            tools: Vec::new(),
-            timeout: Span::from_secs(60),
-            body: formula.body,
+            ..run(formula.body)
         };
         let request = Request::new(&run).unwrap();
         assert!(request.payload.len() <= PAYLOAD, "{} bytes", request.payload.len());
