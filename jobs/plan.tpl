@@ -2,4 +2,6 @@
 {{- with env "NOMAD_META_consign" }}{{ with (. | base64Decode | parseJSON) -}}
 kind {{ .kind }}
 timeout {{ .timeout | toJSON }}
+{{ with .from_step }}from_step {{ . | toJSON }}
+{{ end -}}
 {{ end }}{{ end -}}

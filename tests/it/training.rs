@@ -156,6 +156,42 @@ async fn a_training_that_was_killed_goes_on_from_its_checkpoints_in_another_allo
     assert_ne!(killed["attempts"][0]["allocation_id"], again["attempts"][0]["allocation_id"]);
 }
 
+#[tokio::test]
+async fn a_retry_from_the_sixth_phase_repeats_none_before_it() {
+    let gym = Gym::new("retrained").await;
+    let world = &gym.world;
+    let _agent = world.agent().await;
+    let checkpoints = gym.volume.join("train");
+    world.commit_action("train", "train", &format!("{RESOURCES}[args]\nepochs = \"300\"\n"));
+    let reached = kill_in_the_sixth(&gym).await;
+    let killed = world.result("train", LIMIT).await;
+    ends(&killed, "failed", "exit_code", 137);
+    let corpus = || fs::metadata(checkpoints.join("corpus")).unwrap().modified().unwrap();
+    let indexed_at = corpus();
+
+    let token = world.operate(&["token", "create", "ann", "--scope", "read,submit"], b"");
+    assert!(token.status.success(), "{}", String::from_utf8_lossy(&token.stderr));
+    let token = String::from_utf8(token.stdout).unwrap().lines().last().unwrap().to_owned();
+    let mut retry = world.consign(&["retry", "train", "--from-step", "fine-tuning"]);
+    let output = retry.env("CONSIGN_TOKEN", token).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let result = wait_for("the second result", LIMIT, async || {
+        let result = world.result("train", LIMIT).await;
+        if result["outcome"] == "succeeded" { Ok(result) } else { Err(result.to_string()) }
+    })
+    .await;
+    assert_eq!(steps(&result), PHASES.map(|phase| (phase, 0)));
+    assert_eq!(result["steps"].as_array().unwrap()[..5], killed["steps"].as_array().unwrap()[..]);
+    assert_eq!(corpus(), indexed_at, "the second phase did not run again");
+    let logs = result["logs"].as_str().unwrap();
+    let (_, epoch) = logs.split_once("going on after epoch ").unwrap_or_else(|| panic!("{logs}"));
+    let (epoch, _) = epoch.split_once('\n').unwrap();
+    assert!(epoch.parse::<u32>().unwrap() >= reached, "{logs}");
+    let attempts = result["attempts"].as_array().unwrap();
+    assert_eq!(attempts.len(), 2, "{result}");
+    assert_ne!(attempts[0]["allocation_id"], attempts[1]["allocation_id"]);
+}
+
 /// Ends the task of the action `train` as the kernel does where memory runs out, once it has a second
 /// checkpoint; gives the epoch that it had reached.
 async fn kill_in_the_sixth(gym: &Gym) -> u32 {
