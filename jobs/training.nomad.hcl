@@ -90,10 +90,22 @@ job "training" {
       # exec and raw_exec would send SIGINT, which a shell's background processes do not hear.
       kill_signal  = "SIGTERM"
 
+      # exec and raw_exec take the wrapper alone. Under docker the task is as closed as the runner, but for
+      # the processes that load data.
       config {
-        image      = "debian:stable-slim"
-        entrypoint = ["/bin/sh"]
-        command    = "${NOMAD_TASK_DIR}/consign/wrapper"
+        image           = "debian:stable-slim"
+        entrypoint      = ["/bin/sh"]
+        command         = "${NOMAD_TASK_DIR}/consign/wrapper"
+        readonly_rootfs = true
+        cap_drop        = ["all"]
+        security_opt    = ["no-new-privileges"]
+        pids_limit      = 4096
+
+        mount {
+          type   = "bind"
+          source = "tmp"
+          target = "/tmp"
+        }
       }
 
       volume_mount {
