@@ -137,10 +137,9 @@ job "runner" {
 TEMPLATE
       }
 
-      # The environment. Values are written as JSON strings, so they arrive byte for byte. Secrets
-      # come first: of two variables with one name the later one holds.
+      # The secrets. Values are written as JSON strings, so they arrive byte for byte.
       template {
-        destination          = "${NOMAD_SECRETS_DIR}/env"
+        destination          = "${NOMAD_SECRETS_DIR}/secrets"
         env                  = true
         change_mode          = "noop"
         once                 = true
@@ -149,21 +148,18 @@ TEMPLATE
 {{- range (env "NOMAD_META_secrets" | split ",") }}{{ $name := trimSpace . }}{{ if $name }}
 {{ $name }}={{ with secret (print "${var.kv}/data/${var.prefix}/" $name) }}{{ .Data.data.value | toJSON }}{{ end }}
 {{- end }}{{ end }}
-{{- with env "NOMAD_META_consign" }}
-{{- range $name, $value := (. | base64Decode | parseJSON).env }}
-{{ $name }}={{ $value | toJSON }}
-{{- end }}
-{{- else }}
-CONSIGN_FORMULA={{ env "NOMAD_META_formula" | toJSON }}
-CONSIGN_CONTEXT={{ env "NOMAD_META_context" | toJSON }}
-CONSIGN_ACTION_ID={{ env "NOMAD_META_action_id" | toJSON }}
-{{- with env "NOMAD_META_args" }}
-{{- range $name, $value := (. | parseJSON) }}
-ARG_{{ $name | toUpper | regexReplaceAll "[^A-Z0-9_]" "_" }}={{ if eq (printf "%T" $value) "string" }}{{ $value | toJSON }}{{ else }}{{ $value | toJSON | toJSON }}{{ end }}
-{{- end }}
-{{- end }}
-{{- end }}
 TEMPLATE
+      }
+
+      # The rest of the environment. It comes after the secrets: of two variables with one name the
+      # later one holds.
+      template {
+        destination          = "${NOMAD_SECRETS_DIR}/env"
+        env                  = true
+        change_mode          = "noop"
+        once                 = true
+        error_on_missing_key = true
+        data                 = file("jobs/environment.tpl")
       }
 
       # What the wrapper has to know and the formula has not.
@@ -171,14 +167,7 @@ TEMPLATE
         destination = "${NOMAD_TASK_DIR}/consign/plan"
         change_mode = "noop"
         once        = true
-        data        = <<TEMPLATE
-{{- with env "NOMAD_META_consign" }}{{ with (. | base64Decode | parseJSON) -}}
-kind {{ .kind }}
-timeout {{ .timeout | toJSON }}
-{{ with .from_step }}from_step {{ . | toJSON }}
-{{ end -}}
-{{ end }}{{ end -}}
-TEMPLATE
+        data        = file("jobs/plan.tpl")
       }
 
       # The wrapper: POSIX sh, consign's own. Nothing in it is a template, hence the delimiters.

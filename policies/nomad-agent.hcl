@@ -33,3 +33,8 @@ host_volume "gpg" {
 host_volume "sops" {
   policy = "read"
 }
+
+# The host volume of the base job `training`.
+host_volume "training" {
+  policy = "write"
+}

@@ -1,17 +1,19 @@
 //! The sample ops repo that `consign init` writes and `consign agent --dev` runs.
 
 /// Path in the ops repo and content of every sample action and the formulas that they use.
-pub const FILES: [(&str, &str); 10] = [
+pub const FILES: [(&str, &str); 12] = [
     ("actions/samples/fails.toml", include_str!("../actions/fails.toml")),
     ("actions/samples/greet.toml", include_str!("../actions/greet.toml")),
     ("actions/samples/hello.toml", include_str!("../actions/hello.toml")),
     ("actions/samples/secret.toml", include_str!("../actions/secret.toml")),
     ("actions/samples/steps.toml", include_str!("../actions/steps.toml")),
+    ("actions/samples/train.toml", include_str!("../actions/train.toml")),
     ("formulas/checkup.toml", include_str!("../actions/formulas/checkup.toml")),
     ("formulas/fail.sh", include_str!("../actions/formulas/fail.sh")),
     ("formulas/fingerprint.sh", include_str!("../actions/formulas/fingerprint.sh")),
     ("formulas/greet.sh", include_str!("../actions/formulas/greet.sh")),
     ("formulas/hello.sh", include_str!("../actions/formulas/hello.sh")),
+    ("formulas/train.toml", include_str!("../actions/formulas/train.toml")),
 ];
 
 /// The secrets that the sample actions name.

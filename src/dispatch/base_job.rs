@@ -21,11 +21,16 @@ pub const META_KEYS: [&str; 6] = ["secrets", "args", "consign", "formula", "cont
 
 /// What the wrapper's command contains, by which its task is known.
 const WRAPPER: &str = "consign/wrapper";
-/// What a template's data says where the wrapper's text shall stand; it works with Nomad's own command line
-/// as well, which looks from the folder that it is started in.
-const WRAPPER_FILE: &str = "jobs/wrapper.sh";
+/// What a template's data may name, as `file("jobs/wrapper.sh")`, and the text that shall stand there; it works
+/// with Nomad's own command line as well, which looks from the folder that it is started in.
+const FILES: [(&str, &str); 3] = [
+    ("jobs/wrapper.sh", WRAPPER_TEXT),
+    ("jobs/environment.tpl", include_str!("../../jobs/environment.tpl")),
+    ("jobs/plan.tpl", include_str!("../../jobs/plan.tpl")),
+];
 const WRAPPER_TEXT: &str = include_str!("../../jobs/wrapper.sh");
 const RUNNER: &str = include_str!("../../jobs/runner.nomad.hcl");
+const TRAINING: &str = include_str!("../../jobs/training.nomad.hcl");
 
 /// A base job that has everything an attempt relies on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,7 +141,9 @@ impl BaseJob {
     /// The base jobs that are part of consign.
     #[must_use]
     pub fn shipped() -> Vec<Self> {
-        vec![Self { name: "runner".to_owned(), text: RUNNER.to_owned() }]
+        [("runner", RUNNER), ("training", TRAINING)]
+            .map(|(name, text)| Self { name: name.to_owned(), text: text.to_owned() })
+            .into()
     }
 
     /// Its name, which is Nomad's job id.
@@ -171,7 +178,7 @@ impl BaseJob {
                     return Err(Error::NoImage { name: self.name.clone() });
                 }
                 for template in task.body.get_blocks_mut("template") {
-                    include_wrapper(&mut template.body);
+                    include_file(&mut template.body);
                 }
             }
         }
@@ -198,18 +205,20 @@ fn set(body: &mut EditBody, key: &str, value: &str) {
     }
 }
 
-/// Puts the wrapper's text where a template asks for its file: Nomad's API reads no files.
-fn include_wrapper(template: &mut EditBody) {
-    let asks = template.get_attribute("data").is_some_and(|data| is_wrapper_file(&data.value.clone().into()));
-    if asks {
-        set(template, "data", WRAPPER_TEXT);
+/// Puts a file's text where a template asks for it: Nomad's API reads no files.
+fn include_file(template: &mut EditBody) {
+    let text = template.get_attribute("data").and_then(|data| file_text(&data.value.clone().into()));
+    if let Some(text) = text {
+        set(template, "data", text);
     }
 }
 
-/// Whether an expression is `file("jobs/wrapper.sh")`.
-fn is_wrapper_file(expression: &Expression) -> bool {
-    let Expression::FuncCall(call) = expression else { return false };
-    call.name.name.as_str() == "file" && call.args.as_slice() == [Expression::String(WRAPPER_FILE.to_owned())]
+/// The text of one of [`FILES`], where an expression names it.
+fn file_text(expression: &Expression) -> Option<&'static str> {
+    let Expression::FuncCall(call) = expression else { return None };
+    let [Expression::String(path)] = call.args.as_slice() else { return None };
+    let named = FILES.iter().find(|(name, _)| call.name.name.as_str() == "file" && name == path);
+    named.map(|(_, text)| *text)
 }
 
 /// Whether a task runs the wrapper, and with it the formula.
@@ -386,8 +395,11 @@ impl Check {
 
     /// An attribute's text, the defaults of variables filled in.
     fn text(&self, body: &Body, key: &str) -> Option<String> {
-        let mut text = match attribute(body, key)? {
-            file if is_wrapper_file(file) => return Some(WRAPPER_TEXT.to_owned()),
+        let expression = attribute(body, key)?;
+        if let Some(text) = file_text(expression) {
+            return Some(text.to_owned());
+        }
+        let mut text = match expression {
             Expression::String(text) => text.clone(),
             Expression::TemplateExpr(template) => template.to_string(),
             _ => return None,
@@ -425,5 +437,7 @@ fn whole(expression: &Expression) -> Option<u64> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod training_tests;
 #[cfg(test)]
 mod wrapper_tests;

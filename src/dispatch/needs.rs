@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hcl::{Block, Body, Expression};
 
-use crate::outcome::Cause;
+use crate::{action::Driver, outcome::Cause};
 
 /// What one registered job needs of a node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Needs {
     pub volumes: Vec<Volume>,
     /// Devices.
     pub devices: Vec<Device>,
+    /// Whether a task runs under `raw_exec`, which has no volumes.
+    pub raw: bool,
 }
 
 /// A host volume.
@@ -63,6 +65,7 @@ impl Needs {
         for group in groups {
             needs.volumes.extend(blocks(group.body(), "volume").filter_map(volume));
             for task in blocks(group.body(), "task") {
+                needs.raw |= text(task, "driver").is_some_and(|driver| driver == Driver::RawExec.name());
                 let devices =
                     blocks(task.body(), "resources").flat_map(|block| blocks(block.body(), "device"));
                 needs.devices.extend(devices.filter_map(device));
@@ -75,6 +78,18 @@ impl Needs {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.volumes.is_empty() && self.devices.is_empty()
+    }
+
+    /// What no cluster could give, in words.
+    #[must_use]
+    pub fn impossible(&self) -> Option<(Cause, String)> {
+        let volume = self.volumes.first().filter(|_| self.raw)?;
+        let message = format!(
+            "the base job needs the host volume {}, and the driver raw_exec has no volumes: use docker or exec, \
+             or another base job",
+            volume.source
+        );
+        Some((Cause::MissingMount, message))
     }
 
     /// What no node of the cluster has, in words, with what they do have; `None` where each need is met
@@ -164,4 +179,24 @@ fn attribute<'block>(block: &'block Block, key: &str) -> Option<&'block Expressi
 
 fn blocks<'body>(body: &'body Body, ident: &'body str) -> impl Iterator<Item = &'body Block> {
     body.blocks().filter(move |block| block.identifier() == ident)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn raw_exec_has_no_volumes() {
+        let job = |driver: &str, volume: &str| {
+            Needs::read(&format!(
+                "job \"a\" {{\n group \"a\" {{\n{volume}\n task \"a\" {{\n driver = \"{driver}\"\n }}\n }}\n}}\n"
+            ))
+        };
+        let volume = "volume \"kept\" {\n type = \"host\"\n source = \"training\"\n }";
+        let (cause, message) = job("raw_exec", volume).impossible().unwrap();
+        assert_eq!(cause, Cause::MissingMount);
+        assert!(message.contains("the host volume training"), "{message}");
+        assert_eq!(job("exec", volume).impossible(), None);
+        assert_eq!(job("raw_exec", "").impossible(), None);
+    }
 }

@@ -34,6 +34,9 @@ impl Nodes {
         if needs.is_empty() {
             return Ok(None);
         }
+        if let Some(refused) = needs.impossible() {
+            return Ok(Some(refused));
+        }
         let mut known = self.known.lock().await;
         if let Some((read_at, nodes)) = known.as_ref()
             && read_at.elapsed() < FRESH

@@ -308,12 +308,12 @@ fn seconds(span: Span) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    pub(super) fn run(body: Body) -> Run {
+    pub(in crate::dispatch) fn run(body: Body) -> Run {
         Run {
             job_id: JobId::new(),
             dispatch_id: DispatchId::new(),

@@ -36,6 +36,7 @@ fn one_command_runs_the_samples_prints_their_results_and_leaves_nothing() {
         ["hello", "succeeded", "success", "0"],
         ["secret", "succeeded", "success", "0"],
         ["steps", "succeeded", "success", "0"],
+        ["train", "succeeded", "success", "0"],
     ];
     assert_eq!(rows, expected, "{text}");
     for stage in

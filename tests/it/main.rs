@@ -23,6 +23,7 @@ mod rewrites;
 mod secrets;
 mod servers;
 mod support;
+mod training;
 mod under_nomad;
 mod variants;
 mod vault;

@@ -307,7 +307,8 @@ plugin "raw_exec" {{
 fn client_text(options: &NomadOptions) -> String {
     let mut text = String::new();
     // The cloud fingerprinters ask the network for what is not there, and one of them refuses to start where
-    // AWS_CA_BUNDLE is set. The chroot of `exec` is kept small, since Nomad links every file of it for each task.
+    // AWS_CA_BUNDLE is set. The chroot of `exec` is kept small, since Nomad links every file of it for each task;
+    // Debian's awk is a link by way of /etc/alternatives.
     let _ = writeln!(
         text,
         r#"client {{
@@ -319,6 +320,9 @@ fn client_text(options: &NomadOptions) -> String {
   chroot_env {{
     "/bin" = "/bin"
     "/usr/bin/env" = "/usr/bin/env"
+    "/usr/bin/mawk" = "/usr/bin/mawk"
+    "/usr/bin/gawk" = "/usr/bin/gawk"
+    "/etc/alternatives" = "/etc/alternatives"
     "/lib64" = "/lib64"
     "/lib/x86_64-linux-gnu" = "/lib/x86_64-linux-gnu"
     "/lib/aarch64-linux-gnu" = "/lib/aarch64-linux-gnu"

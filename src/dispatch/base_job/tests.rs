@@ -23,8 +23,10 @@ fn messages(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_shipped_job_passes_its_own_check() {
-    assert_eq!(messages(RUNNER), Vec::<String>::new());
+fn the_shipped_jobs_pass_their_own_check() {
+    for job in BaseJob::shipped() {
+        assert_eq!(BaseJob::read(&job.name, &job.text).as_ref(), Ok(&job));
+    }
 }
 
 #[test]
@@ -66,7 +68,12 @@ fn templates(hcl: &str) -> Vec<Expression> {
 
 #[test]
 fn rendering_changes_what_is_configured_alone() {
-    let job = &BaseJob::shipped()[0];
+    for job in BaseJob::shipped() {
+        changes_what_is_configured_alone(&job);
+    }
+}
+
+fn changes_what_is_configured_alone(job: &BaseJob) {
     for driver in [Driver::Docker, Driver::Exec, Driver::RawExec] {
         let rendered = job.render(&settings(driver)).unwrap();
         assert_eq!(job.render(&settings(driver)).unwrap(), rendered);
@@ -79,10 +86,12 @@ fn rendering_changes_what_is_configured_alone() {
         assert!(
             hcl.contains("args     = [\"${NOMAD_TASK_DIR}/consign/wrapper\"]") != (driver == Driver::Docker)
         );
-        assert!(templates(hcl).contains(&Expression::from(WRAPPER_TEXT)));
+        for (name, text) in FILES {
+            assert!(templates(hcl).contains(&Expression::from(text)), "{name}");
+        }
         assert_eq!(hcl.contains("[\"all\"]"), driver != Driver::RawExec, "it drops its capabilities: {hcl}");
         assert!(hcl.contains("# An attempt is never repeated by Nomad"));
-        assert!(BaseJob::read("runner", hcl).is_ok());
+        assert!(BaseJob::read(job.name(), hcl).is_ok());
     }
 }
 

@@ -11,11 +11,11 @@ use std::{
 use super::WRAPPER_TEXT;
 use crate::dispatch::report::{self, Ended, Report};
 
-fn found(program: &str) -> bool {
+pub(super) fn found(program: &str) -> bool {
     Command::new("which").arg(program).stdout(Stdio::null()).status().unwrap().success()
 }
 
-fn shells() -> Vec<Vec<&'static str>> {
+pub(super) fn shells() -> Vec<Vec<&'static str>> {
     [vec!["sh"], vec!["dash"], vec!["bash", "--posix"], vec!["busybox", "sh"]]
         .into_iter()
         .filter(|shell| found(shell[0]))
@@ -23,19 +23,19 @@ fn shells() -> Vec<Vec<&'static str>> {
 }
 
 /// One task's folders.
-struct Task {
+pub(super) struct Task {
     folder: tempfile::TempDir,
 }
 
-struct Ending {
-    code: Option<i32>,
-    output: Vec<u8>,
-    report: Report,
+pub(super) struct Ending {
+    pub(super) code: Option<i32>,
+    pub(super) output: Vec<u8>,
+    pub(super) report: Report,
     took: Duration,
 }
 
 impl Task {
-    fn new(plan: &str, payload: &str) -> Self {
+    pub(super) fn new(plan: &str, payload: &str) -> Self {
         let task = Self { folder: tempfile::tempdir().unwrap() };
         fs::create_dir_all(task.path("alloc/data")).unwrap();
         fs::create_dir_all(task.path("local/consign")).unwrap();
@@ -46,25 +46,29 @@ impl Task {
         task
     }
 
-    fn path(&self, below: &str) -> PathBuf {
+    pub(super) fn path(&self, below: &str) -> PathBuf {
         self.folder.path().join(below)
     }
 
-    fn start(&self, shell: &[&str]) -> Child {
+    pub(super) fn command(&self, shell: &[&str]) -> Command {
         let output = fs::File::create(self.path("output")).unwrap();
-        Command::new(shell[0])
+        let mut command = Command::new(shell[0]);
+        command
             .args(&shell[1..])
             .arg(self.path("local/consign/wrapper"))
             .env("NOMAD_ALLOC_DIR", self.path("alloc"))
             .env("NOMAD_TASK_DIR", self.path("local"))
             .stderr(output.try_clone().unwrap())
-            .stdout(output)
-            .spawn()
-            .unwrap()
+            .stdout(output);
+        command
+    }
+
+    fn start(&self, shell: &[&str]) -> Child {
+        self.command(shell).spawn().unwrap()
     }
 
     /// Waits for the end; nothing of the task is left then.
-    fn end(&self, mut child: Child) -> Ending {
+    pub(super) fn end(&self, mut child: Child) -> Ending {
         let began = Instant::now();
         let code = child.wait().unwrap().code();
         let took = began.elapsed();
