@@ -206,13 +206,13 @@ fn compared(text: &str) -> Result<String, (String, String)> {
 
 fn retry(value: &Value<'_, '_>) -> Option<Retry> {
     let table = value.table()?;
-    let attempts = table
-        .required("attempts", "attempts = 3")
-        .and_then(|value| value.integer(1..=10))
-        .and_then(|number| u8::try_from(number).ok());
+    let usual = Retry::default();
+    let attempts = table.optional("attempts").map_or(Some(usual.attempts), |value| {
+        value.integer(1..=10).and_then(|number| u8::try_from(number).ok())
+    });
     let on = table
-        .required("on", "on = [\"lost\", \"oom\"]")
-        .and_then(|value| fields::distinct(&value, Cause::ALL.len(), cause));
+        .optional("on")
+        .map_or(Some(usual.on), |value| fields::distinct(&value, Cause::ALL.len(), cause));
     table.note_unknown_keys();
     Some(Retry { attempts: attempts?, on: on? })
 }

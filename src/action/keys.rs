@@ -125,15 +125,17 @@ pub struct ConstraintKeys {
     pub value: Option<String>,
 }
 
-/// When another attempt is made.
+/// When another attempt is made. Without it only an attempt that certainly never started is repeated.
 #[derive(Debug, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct RetryKeys {
     /// Attempts in all, the first included.
-    #[schemars(range(min = 1, max = 10))]
-    pub attempts: u8,
-    /// The causes after which another attempt is made, of the outcomes `failed`, `timed_out` and `lost`.
-    pub on: Vec<String>,
+    #[schemars(range(min = 1, max = 10), extend("default" = 3))]
+    pub attempts: Option<u8>,
+    /// The causes after which another attempt is made, of the outcomes `failed`, `timed_out` and `lost`. After
+    /// most of them the formula may have run: it must bear to run again.
+    #[schemars(extend("default" = ["lost", "driver", "dispatch_failed"]))]
+    pub on: Option<Vec<String>>,
 }
 
 /// A group of actions of which only so many work at a time.

@@ -161,6 +161,13 @@ pub struct Retry {
     pub on: Vec<Cause>,
 }
 
+impl Default for Retry {
+    /// Three attempts, after what the infrastructure did and the formula did not.
+    fn default() -> Self {
+        Self { attempts: 3, on: vec![Cause::Lost, Cause::Driver, Cause::DispatchFailed] }
+    }
+}
+
 /// The group whose limit an action counts against.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Concurrency {

@@ -17,6 +17,8 @@ use crate::{
 /// How much longer than its timeout a task may run before the agent stops it. The wrapper in the base
 /// job ends it first, and needs up to 5 s to do so.
 const TIMEOUT_GRACE: SignedDuration = SignedDuration::from_secs(30);
+/// How much longer each further attempt waits, where the one before may have run.
+const RETRY_PAUSE: SignedDuration = SignedDuration::from_secs(5);
 /// How long after a dispatch the child is looked for, where no allocation was heard of.
 const FIRST_LOOK: SignedDuration = SignedDuration::from_secs(1);
 /// How often a launched job is looked at where nothing is heard of it.
@@ -25,6 +27,8 @@ const NEXT_LOOK: SignedDuration = SignedDuration::from_secs(15);
 /// One step: at most one effect, and the record of it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
+    /// See whether the actions that it waits for have ended, and how.
+    Consult,
     /// Check the secrets, compose the request and put the attempt on record.
     Intend,
     /// Send the request that is on record.
@@ -93,6 +97,8 @@ pub struct Seen {
     pub gone: bool,
     /// Nomad's reasons why nothing was placed, at the last look.
     pub placement: String,
+    /// Whether the actions that it waits for were looked at since the last of them ended.
+    pub consulted: bool,
     /// The children that lost at the gate and were stopped already.
     pub shed: BTreeSet<String>,
 }
@@ -124,7 +130,7 @@ pub fn next(job: &Job, seen: &Seen, context: Context) -> Next {
         Stage::Waiting | Stage::Queued => match &job.cancelled {
             Some(cancellation) => Next::Do(Step::GiveUp(cancellation.clone())),
             None if job.stage == Stage::Queued => Next::Turn,
-            None => Next::Wait(None),
+            None => waiting(job, seen, context),
         },
         Stage::Intended => Next::Do(Step::Dispatch),
         Stage::Dispatched | Stage::Admitted | Stage::Granted | Stage::Working => match job.attempt() {
@@ -132,10 +138,33 @@ pub fn next(job: &Job, seen: &Seen, context: Context) -> Next {
             None => Next::Wait(None),
         },
         Stage::Concluded => Next::Do(Step::Withdraw),
-        Stage::Withdrawn if job.runs_again() => Next::Do(Step::Again),
+        Stage::Withdrawn if job.runs_again() => match again_at(job) {
+            Some(at) if at > context.now => Next::Wait(Some(at)),
+            _ => Next::Do(Step::Again),
+        },
         Stage::Withdrawn => Next::Do(Step::Finish),
         Stage::Ended => Next::Wait(None),
     }
+}
+
+/// What comes next for a job that waits: one that was not approved waits for that.
+fn waiting(job: &Job, seen: &Seen, context: Context) -> Next {
+    if job.approved_by.is_none() {
+        return Next::Wait(None);
+    }
+    match job.work.not_before {
+        Some(at) if at > context.now => Next::Wait(Some(at)),
+        _ if seen.consulted => Next::Wait(None),
+        _ => Next::Do(Step::Consult),
+    }
+}
+
+/// When another attempt may begin: at once where the last one ended at the gate, else after a pause that grows
+/// with each attempt, so that a node in trouble has time to be noticed.
+fn again_at(job: &Job) -> Option<Timestamp> {
+    let ending = job.ending.as_ref().filter(|ending| !ending.at_gate)?;
+    let made = i32::try_from(job.attempts_since_asked().len()).unwrap_or(i32::MAX);
+    ending.finished_at.checked_add(RETRY_PAUSE.saturating_mul(made)).ok()
 }
 
 fn launched(job: &Job, attempt: &Attempt, seen: &Seen, context: Context) -> Next {

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use tokio::sync::{Semaphore, broadcast};
 
 use super::{
@@ -18,10 +19,10 @@ use crate::{
         request::{self, Request, Run},
     },
     grant::{self, Grants, Upkeep},
-    ids::DispatchId,
+    ids::{ActionId, DispatchId},
     lifecycle::{Cancellation, DEFAULT_TIMEOUT, Ending, Event, Excerpt, IllegalEvent, Job, Origin, Stage},
     nomad::{self, placement_reasons},
-    outcome::Cause,
+    outcome::{Cause, Outcome},
     store::{self, Store},
     track::{
         artifact::Collector,
@@ -167,6 +168,7 @@ impl Rooms {
     /// Performs one step.
     pub async fn perform(&self, mut job: Job, mut seen: Seen, step: Step) -> Result<Performed, Error> {
         match step {
+            Step::Consult => self.consult(&mut job, &mut seen).await?,
             Step::Intend => self.intend(&mut job).await?,
             Step::Dispatch => self.dispatch(&mut job, &mut seen).await?,
             Step::Look => self.look(&mut job, &mut seen).await?,
@@ -201,6 +203,39 @@ impl Rooms {
             Step::Finish => self.finish(&mut job).await?,
         }
         Ok(Performed { job, seen })
+    }
+
+    /// Looks at the actions that the job waits for: it is queued when all have succeeded, and ends when one
+    /// has not.
+    async fn consult(&self, job: &mut Job, seen: &mut Seen) -> Result<(), Error> {
+        let mut open = Vec::new();
+        for id in job.work.after.clone() {
+            match self.ended_well(&id).await? {
+                Some(true) => {}
+                Some(false) => {
+                    let reason = format!("{id}, which it waited for, did not succeed");
+                    return self.refuse(job, Cause::DependencyFailed, reason).await;
+                }
+                None => open.push(id),
+            }
+        }
+        if open.is_empty() {
+            return self.record(job, Event::Released).await;
+        }
+        seen.consulted = true;
+        let what = awaited(&open, None);
+        if job.waits_for.as_ref() == Some(&what) {
+            return Ok(());
+        }
+        self.record(job, Event::Awaits { what }).await
+    }
+
+    /// Whether an action has succeeded; `None` before it has ended.
+    async fn ended_well(&self, id: &ActionId) -> Result<Option<bool>, Error> {
+        if let Some(job) = self.store.job_of_action(id).await? {
+            return Ok(job.outcome().map(|outcome| outcome == Outcome::Succeeded));
+        }
+        Ok(self.store.past_action(id).await?.map(|past| past.succeeded))
     }
 
     async fn intend(&self, job: &mut Job) -> Result<(), Error> {
@@ -467,6 +502,16 @@ impl Rooms {
     }
 }
 
+/// What a job waits for that was approved, in words.
+#[must_use]
+pub fn awaited(after: &[ActionId], not_before: Option<Timestamp>) -> String {
+    let names: Vec<&str> = after.iter().map(ActionId::as_str).collect();
+    let after = (!names.is_empty()).then(|| format!("{} to succeed", names.join(", ")));
+    let time = not_before.map(|at| format!("{at} to come"));
+    let both: Vec<String> = time.into_iter().chain(after).collect();
+    both.join(", and then for ")
+}
+
 /// Where a job's result file stands.
 #[must_use]
 pub fn result_path(job: &Job, actions: &str) -> String {
@@ -537,6 +582,11 @@ fn detail(event: &Event) -> String {
         Event::Concluded(ending) => ending.message.clone(),
         Event::Started { at } => at.to_string(),
         Event::Retried(retry) => format!("by {}", retry.by),
-        Event::NotFound | Event::Granted | Event::Withdrawn | Event::Again | Event::Ended => String::new(),
+        Event::Released
+        | Event::NotFound
+        | Event::Granted
+        | Event::Withdrawn
+        | Event::Again
+        | Event::Ended => String::new(),
     }
 }

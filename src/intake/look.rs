@@ -131,22 +131,26 @@ async fn past_actions(
         let blobs: Vec<BlobId> = known.iter().map(|(_, _, blob)| (*blob).clone()).collect();
         let contents = repo.read_blobs(&blobs, RESULT_LIMIT).await?;
         for ((id, entry, _), content) in known.into_iter().zip(contents) {
+            let (launched, succeeded) = ended_as(&content);
             past.push(PastAction {
                 id,
                 path: entry.path.clone(),
-                rejected_blob: never_launched(&content).then(|| entry.content.blob.as_str().to_owned()),
+                rejected_blob: (!launched).then(|| entry.content.blob.as_str().to_owned()),
+                succeeded,
             });
         }
     }
     Ok(past)
 }
 
-/// Whether a result says that nothing was launched. One that does not read counts as launched: an
-/// action whose end is in doubt must not run again.
-fn never_launched(content: &Blob) -> bool {
-    let Blob::Bytes(bytes) = content else { return false };
-    serde_json::from_slice::<ResultFile>(bytes)
-        .is_ok_and(|result| result.outcome == Outcome::Rejected && result.attempts.is_empty())
+/// Whether a result says that something was launched, and whether that succeeded. One that does not read
+/// counts as launched: an action whose end is in doubt must not run again.
+fn ended_as(content: &Blob) -> (bool, bool) {
+    let Blob::Bytes(bytes) = content else { return (true, false) };
+    serde_json::from_slice::<ResultFile>(bytes).map_or((true, false), |result| {
+        let launched = result.outcome != Outcome::Rejected || !result.attempts.is_empty();
+        (launched, result.outcome == Outcome::Succeeded)
+    })
 }
 
 /// Reads the action files among what differs, and the formulas that they name.

@@ -118,17 +118,10 @@ fn located(path: &str, content: &[u8], refused: &Refused) -> String {
 
 /// What an action asks for that this version cannot give. It is refused rather than run without.
 fn unavailable(action: &Action) -> Option<(Cause, String)> {
-    let asked = [
-        ("retry", action.retry.is_some()),
-        ("after", !action.after.is_empty()),
-        ("not_before", action.not_before.is_some()),
-        ("notify", !action.notify.is_empty()),
-    ];
-    let named: Vec<&str> = asked.into_iter().filter(|(_, asked)| *asked).map(|(key, _)| key).collect();
-    if named.is_empty() {
+    if action.notify.is_empty() {
         return None;
     }
-    let message = format!("this version of consign cannot give what it asks for with {}", named.join(", "));
+    let message = "this version of consign cannot give what it asks for with notify".to_owned();
     Some((Cause::Invalid, message))
 }
 
@@ -159,5 +152,8 @@ fn work(valid: &Valid, decided: Decided) -> Work {
         artifacts: artifacts(action, formula),
         concurrency: action.concurrency.clone(),
         shape: decided.shape,
+        after: action.after.clone(),
+        not_before: action.not_before,
+        retry: action.retry.clone(),
     }
 }

@@ -24,6 +24,8 @@ pub enum Event {
         /// In words.
         by: String,
     },
+    /// What an approved job waited for has come.
+    Released,
     /// An attempt is about to be dispatched.
     Intended {
         /// The attempt's id.
@@ -89,6 +91,7 @@ impl Event {
         match self {
             Self::Awaits { .. } => "waiting",
             Self::Approved { .. } => "approved",
+            Self::Released => "released",
             Self::Intended { .. } => "intended",
             Self::Dispatched { .. } => "dispatched",
             Self::NotFound => "not found",
@@ -117,6 +120,10 @@ impl Job {
             }
             (Stage::Waiting | Stage::Queued, Event::Approved { by }) => {
                 self.approved_by = Some(by);
+                self.waits_for = None;
+                self.stage = Stage::Queued;
+            }
+            (Stage::Waiting, Event::Released) if self.approved_by.is_some() => {
                 self.waits_for = None;
                 self.stage = Stage::Queued;
             }
@@ -242,6 +249,7 @@ mod tests {
             Event::Withdrawn,
             Event::Again,
             Event::Ended,
+            Event::Released,
             Event::Concluded(Ending::without_task(Cause::Success, "done", now)),
             Event::Retried(Retry {
                 by: "ann".to_owned(),
@@ -299,7 +307,7 @@ mod tests {
         /// it was launched in vain and is retried, an attempt has one allocation, each new attempt has an id
         /// of its own and follows a turn in the queue, and no attempt is forgotten.
         #[test]
-        fn no_order_of_events_breaks_the_record(order in proptest::collection::vec(0_usize..16, 0..60)) {
+        fn no_order_of_events_breaks_the_record(order in proptest::collection::vec(0_usize..17, 0..60)) {
             let mut job = job();
             for index in order {
                 let before = job.clone();

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Phase, Retry, Stage};
 use crate::{
-    action::Concurrency,
+    action::{self, Concurrency},
     dispatch::shape::Shape,
     duration::Span,
     formula::Body,
@@ -104,6 +104,15 @@ pub struct Work {
     /// What it needs beyond its base job.
     #[serde(default)]
     pub shape: Shape,
+    /// Actions that must have succeeded before it is queued.
+    #[serde(default)]
+    pub after: Vec<ActionId>,
+    /// The time before which it is not queued.
+    #[serde(default)]
+    pub not_before: Option<Timestamp>,
+    /// When another attempt follows one that ended; `None` is after none but those that ended at the gate.
+    #[serde(default)]
+    pub retry: Option<action::Retry>,
 }
 
 /// The timeout of work that names none, counted from the task's start.
@@ -325,12 +334,19 @@ impl Job {
     }
 
     /// Whether another attempt follows the one that just ended.
+    ///
+    /// One that ended at the gate never started, so it is repeated by itself. After any other the formula may
+    /// have run, and only the action decides that it may run again.
     #[must_use]
     pub fn runs_again(&self) -> bool {
+        let Some(ending) = &self.ending else { return false };
+        let made = self.attempts_since_asked().len();
+        let asked = self.work.retry.as_ref();
+        let another =
+            asked.is_some_and(|retry| made < usize::from(retry.attempts) && retry.on.contains(&ending.cause));
         self.cancelled.is_none()
             && matches!(self.origin, Origin::Action { .. })
-            && self.attempts_since_asked().len() < super::ATTEMPTS
-            && self.ending.as_ref().is_some_and(|ending| ending.at_gate)
+            && (ending.at_gate && made < super::ATTEMPTS || made > 0 && another)
     }
 
     /// The result file of a job that has ended.

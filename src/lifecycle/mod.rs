@@ -35,7 +35,7 @@ pub const ATTEMPTS: usize = 3;
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// Something is awaited: an approval.
+    /// Something is awaited: an approval, other actions, or a time.
     Waiting,
     /// It is its turn next, or others are before it.
     Queued,
@@ -53,7 +53,7 @@ pub enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// It awaits an approval.
+    /// It awaits an approval, other actions, or a time.
     Waiting,
     /// It may be launched.
     Queued,

@@ -106,6 +106,8 @@ pub struct PastAction {
     pub path: String,
     /// Its content, where it was rejected before launch.
     pub rejected_blob: Option<String>,
+    /// Whether it succeeded.
+    pub succeeded: bool,
 }
 
 /// What one look at the ops repo found, taken over as a whole.
@@ -200,13 +202,14 @@ impl Store {
         for past in &intake.past {
             // What the store knows itself needs no such note.
             sqlx::query(
-                "INSERT INTO past_actions (action_key, path, blob)
-                 SELECT $1, $2, $3 WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE action_key = $1)
+                "INSERT INTO past_actions (action_key, path, blob, succeeded)
+                 SELECT $1, $2, $3, $4 WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE action_key = $1)
                  ON CONFLICT DO NOTHING",
             )
             .bind(past.id.key())
             .bind(&past.path)
             .bind(&past.rejected_blob)
+            .bind(past.succeeded)
             .execute(&mut *transaction)
             .await
             .map_err(failed("record a past action"))?;
@@ -318,12 +321,17 @@ impl Store {
 
     /// The action of that id whose result stood in the ops repo before.
     pub async fn past_action(&self, id: &ActionId) -> Result<Option<PastAction>, Error> {
-        let row = sqlx::query("SELECT path, blob FROM past_actions WHERE action_key = $1")
+        let row = sqlx::query("SELECT path, blob, succeeded FROM past_actions WHERE action_key = $1")
             .bind(id.key())
             .fetch_optional(&self.pool)
             .await
             .map_err(failed("look a past action up"))?;
-        Ok(row.map(|row| PastAction { id: id.clone(), path: row.get(0), rejected_blob: row.get(1) }))
+        Ok(row.map(|row| PastAction {
+            id: id.clone(),
+            path: row.get(0),
+            rejected_blob: row.get(1),
+            succeeded: row.get(2),
+        }))
     }
 
     /// Takes note that the file of a past action moved.

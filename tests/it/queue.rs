@@ -125,3 +125,76 @@ async fn a_full_group_is_skipped_or_loses_its_oldest_as_the_action_says() {
     ends(&world.result("third", LIMIT).await, "succeeded", "success");
     assert_eq!(world.ledger_lines(), ["+first", "+third", "-third"]);
 }
+
+#[tokio::test]
+async fn an_action_waits_for_those_before_it_and_for_its_time() {
+    let world = World::new("after").await;
+    world.bootstrap("");
+    let first = world.agent().await;
+    let soon = (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(4)).to_string();
+    commit(
+        &world,
+        &[
+            ("base", "held", ""),
+            ("next", "quick", "after = [\"base\"]\n"),
+            ("last", "quick", "after = [\"next\", \"timed\"]\n"),
+            ("timed", "quick", &format!("not_before = \"{soon}\"\n")),
+            ("broken", "nothing", ""),
+            ("hopeless", "quick", "after = [\"base\", \"broken\"]\n"),
+            ("later", "quick", "after = [\"unseen\"]\n"),
+        ],
+    );
+    let hopeless = world.result("hopeless", LIMIT).await;
+    ends(&hopeless, "failed", "dependency_failed");
+    assert!(hopeless["message"].as_str().unwrap().contains("broken"), "{hopeless}");
+    assert_eq!(hopeless["attempts"], json!([]));
+    started(&world, "base").await;
+    wait_for("what it waits for, in words", LIMIT, async || {
+        let log = first.log();
+        if log.contains("later") && log.contains("unseen to succeed") { Ok(()) } else { Err(log) }
+    })
+    .await;
+
+    first.kill();
+    let _second = world.agent().await;
+    std::fs::write(world.path("go"), "").unwrap();
+    commit(&world, &[("unseen", "quick", "")]);
+    for id in ["base", "next", "timed", "last", "unseen", "later"] {
+        ends(&world.result(id, LIMIT).await, "succeeded", "success");
+    }
+    let lines = world.ledger_lines();
+    let place = |line: &str| lines.iter().position(|other| other == line).unwrap();
+    for (before, after) in
+        [("-base", "+next"), ("-next", "+last"), ("-timed", "+last"), ("-unseen", "+later")]
+    {
+        assert!(place(before) < place(after), "{before} {after}: {lines:?}");
+    }
+    let timed = world.result("timed", LIMIT).await;
+    let dispatched: jiff::Timestamp = timed["dispatched_at"].as_str().unwrap().parse().unwrap();
+    assert!(dispatched >= soon.parse().unwrap(), "{timed}");
+}
+
+#[tokio::test]
+async fn an_action_runs_again_after_the_causes_that_it_names_and_no_other() {
+    let world = World::new("retry").await;
+    world.bootstrap("");
+    let _agent = world.agent().await;
+    let second = world.path("second").display().to_string();
+    let flaky = format!("[ -e {second} ] && exit 0\ntouch {second}\nexit 7\n");
+    world
+        .ops
+        .commit("a formula", &[("formulas/flaky.sh", Some(&flaky)), ("formulas/bad.sh", Some("exit 8\n"))]);
+    world.commit_action("named", "flaky", "retry = { attempts = 2, on = [\"exit_code\"] }\n");
+    world.commit_action("spent", "bad", "retry = { attempts = 2, on = [\"exit_code\"] }\n");
+    world.commit_action("unnamed", "bad", "retry = {}\n");
+    let named = world.result("named", LIMIT).await;
+    ends(&named, "succeeded", "success");
+    let causes = |result: &Value| -> Vec<Value> {
+        result["attempts"].as_array().unwrap().iter().map(|attempt| attempt["cause"].clone()).collect()
+    };
+    assert_eq!(causes(&named), ["exit_code", "success"]);
+    let spent = world.result("spent", LIMIT).await;
+    ends(&spent, "failed", "exit_code");
+    assert_eq!((causes(&spent).len(), &spent["exit_code"]), (2, &json!(8)));
+    assert_eq!(causes(&world.result("unnamed", LIMIT).await).len(), 1);
+}

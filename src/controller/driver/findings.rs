@@ -183,7 +183,7 @@ impl Driver {
                 slot.lined_up = false;
                 self.settle(job_id).await;
             }
-            None if ended => {}
+            None if ended => self.told_of_end(&job),
             None => {
                 self.insert(job);
                 self.consider(job_id);

@@ -30,7 +30,7 @@ use crate::{
     approval,
     ids::{DispatchId, JobId},
     intake::Findings,
-    lifecycle::{Event, Job, Stage},
+    lifecycle::{Event, Job, Origin, Stage},
     nomad,
     queue::{self, Load, Queue},
     retry::Pause,
@@ -86,6 +86,8 @@ struct Slot {
     busy: bool,
     /// What came in while a step was under way.
     deferred: Vec<Event>,
+    /// Whether an action that it waits for ended while a step was under way.
+    told: bool,
     /// Whether it has a place in the queue, or had one: what `when_full` says is decided once.
     lined_up: bool,
     /// The time before which no step is tried again.
@@ -252,6 +254,7 @@ impl Driver {
             seen: Seen::default(),
             busy: false,
             deferred: Vec::new(),
+            told: false,
             lined_up: false,
             held_until: None,
             pause: Pause::new(Duration::from_millis(200), Duration::from_secs(10)),
@@ -332,6 +335,7 @@ impl Driver {
                 for allocation in heard.allocations.into_values() {
                     slot.seen.take(allocation);
                 }
+                slot.seen.consulted &= !std::mem::take(&mut slot.told);
             }
             Err(error) => {
                 tracing::debug!(
@@ -389,6 +393,7 @@ impl Driver {
     fn release(&mut self, job_id: JobId) {
         let Some(slot) = self.slots.remove(&job_id) else { return };
         self.unhold(&Held::Job(job_id));
+        self.told_of_end(&slot.job);
         self.queue.remove(job_id);
         self.load.remove(job_id);
         self.stirred = true;
@@ -398,6 +403,25 @@ impl Driver {
                 self.by_child.remove(&child);
                 self.remember(child);
             }
+        }
+    }
+
+    /// Lets the jobs that wait for this one look how it ended.
+    fn told_of_end(&mut self, ended: &Job) {
+        let Origin::Action { id, .. } = &ended.origin else { return };
+        let key = id.key();
+        let waits = |slot: &Slot| {
+            slot.job.stage == Stage::Waiting && slot.job.work.after.iter().any(|other| other.key() == key)
+        };
+        let waiting: Vec<JobId> =
+            self.slots.iter().filter(|(_, slot)| waits(slot)).map(|(job_id, _)| *job_id).collect();
+        for job_id in waiting {
+            if let Some(slot) = self.slots.get_mut(&job_id) {
+                slot.seen.consulted = false;
+                // A look that is under way may be too early.
+                slot.told |= slot.busy;
+            }
+            self.consider(job_id);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::super::step::awaited;
 use crate::{
     approval::{self, Decision, Rules},
     ids::{ActionId, Revision},
@@ -97,8 +98,12 @@ fn decided(mut job: Job, verdict: &Verdict, rules: &Rules, now: Timestamp) -> Jo
             Decision::Waiting { reason } => Event::Awaits { what: reason },
         },
     };
-    // A new job takes either event.
+    // A new job takes either event, and an approved one may wait for more.
     drop(job.apply(event, now));
+    let not_before = job.work.not_before.filter(|at| *at > now);
+    if job.stage == Stage::Queued && (not_before.is_some() || !job.work.after.is_empty()) {
+        drop(job.apply(Event::Awaits { what: awaited(&job.work.after, not_before) }, now));
+    }
     job
 }
 
