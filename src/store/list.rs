@@ -1,6 +1,6 @@
 //! Pages of jobs, for whoever looks from outside.
 
-use super::{Error, Store, failed, read_job};
+use super::{Error, Store, failed, jobs::read_job};
 use crate::{
     ids::JobId,
     lifecycle::{Job, Phase},

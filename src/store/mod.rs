@@ -3,29 +3,30 @@
 //! One connection writes, so there is one order of events. A commit is on disk before the call
 //! returns (`synchronous = FULL`). The folder is locked: a second agent on it ends with a message.
 
+mod admissions;
+mod intake;
+mod jobs;
 mod list;
-
-pub use list::Page;
+mod results;
+mod variants;
 
 use std::{
     fs::{File, TryLockError},
     path::{Path, PathBuf},
-    str::FromStr as _,
 };
 
-use jiff::Timestamp;
 use sqlx::{
-    Row as _, Sqlite, SqlitePool, Transaction,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
-};
-use ulid::Ulid;
-
-use crate::{
-    ids::{ActionId, DispatchId, JobId, Revision},
-    lifecycle::{Job, Origin},
+    Sqlite, SqlitePool, Transaction,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-mod variants;
+pub use self::{
+    intake::{Intake, PastAction},
+    jobs::dispatch_id_of,
+    list::Page,
+    results::PendingResult,
+};
+use crate::ids::{JobId, Revision};
 
 /// Versions of SQLite before this one can corrupt a database in WAL mode (the WAL-reset bug, 3.7.0 to
 /// 3.51.2).
@@ -84,41 +85,6 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
-}
-
-/// A result on its way to the ops repo.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PendingResult {
-    /// The file.
-    pub path: String,
-    /// Whose result it is.
-    pub job_id: String,
-    /// The file's content.
-    pub content: String,
-}
-
-/// An action whose result stood in the ops repo before this store knew it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PastAction {
-    /// The action's id.
-    pub id: ActionId,
-    /// Its file.
-    pub path: String,
-    /// Its content, where it was rejected before launch.
-    pub rejected_blob: Option<String>,
-    /// Whether it succeeded.
-    pub succeeded: bool,
-}
-
-/// What one look at the ops repo found, taken over as a whole.
-#[derive(Debug, Default)]
-pub struct Intake {
-    /// The revision that was looked at.
-    pub revision: Option<Revision>,
-    /// New and changed jobs, with the name of what happened, and the result path of ended ones.
-    pub jobs: Vec<(Job, &'static str, Option<String>)>,
-    /// Actions that had a result already.
-    pub past: Vec<PastAction>,
 }
 
 fn failed(operation: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
@@ -196,210 +162,6 @@ impl Store {
         transaction.commit().await.map_err(failed("commit a setting"))
     }
 
-    /// Takes over what one look at the ops repo found.
-    pub async fn take_in(&self, intake: &Intake, now: Timestamp) -> Result<(), Error> {
-        let mut transaction = self.begin().await?;
-        for past in &intake.past {
-            // What the store knows itself needs no such note.
-            sqlx::query(
-                "INSERT INTO past_actions (action_key, path, blob, succeeded)
-                 SELECT $1, $2, $3, $4 WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE action_key = $1)
-                 ON CONFLICT DO NOTHING",
-            )
-            .bind(past.id.key())
-            .bind(&past.path)
-            .bind(&past.rejected_blob)
-            .bind(past.succeeded)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed("record a past action"))?;
-        }
-        for (job, event, result_path) in &intake.jobs {
-            write_job(&mut transaction, job, event, now).await?;
-            if let Some(path) = result_path {
-                write_result(&mut transaction, job, path).await?;
-            }
-        }
-        if let Some(revision) = &intake.revision {
-            write_setting(&mut transaction, "revision", revision.as_str()).await?;
-        }
-        transaction.commit().await.map_err(failed("commit what the ops repo gave"))
-    }
-
-    /// Puts a job as it now is on record, with what happened to it.
-    pub async fn save(&self, job: &Job, event: &str, now: Timestamp) -> Result<(), Error> {
-        let mut transaction = self.begin().await?;
-        write_job(&mut transaction, job, event, now).await?;
-        transaction.commit().await.map_err(failed("commit a job"))
-    }
-
-    /// Puts an ended job on record together with its result, which then waits to be pushed.
-    pub async fn finish(&self, job: &Job, result_path: &str, now: Timestamp) -> Result<(), Error> {
-        let mut transaction = self.begin().await?;
-        write_job(&mut transaction, job, "ended", now).await?;
-        write_result(&mut transaction, job, result_path).await?;
-        transaction.commit().await.map_err(failed("commit a result"))
-    }
-
-    /// Chooses the one allocation of an attempt that the launch gate is opened for, and gives the
-    /// allocation that is chosen: the present one, or the one of an earlier call.
-    pub async fn admit(
-        &self,
-        dispatch_id: DispatchId,
-        allocation: &str,
-        now: Timestamp,
-    ) -> Result<String, Error> {
-        let mut transaction = self.begin().await?;
-        sqlx::query(
-            "INSERT INTO admissions (dispatch_id, allocation, admitted_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-        )
-        .bind(dispatch_id.to_string())
-        .bind(allocation)
-        .bind(now.as_millisecond())
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed("admit an allocation"))?;
-        let chosen: Option<String> =
-            sqlx::query_scalar("SELECT allocation FROM admissions WHERE dispatch_id = $1")
-                .bind(dispatch_id.to_string())
-                .fetch_optional(&mut *transaction)
-                .await
-                .map_err(failed("read an admission"))?;
-        transaction.commit().await.map_err(failed("commit an admission"))?;
-        Ok(chosen.unwrap_or_default())
-    }
-
-    /// Whether an allocation was ever admitted.
-    pub async fn admitted(&self, dispatch_id: DispatchId) -> Result<Option<String>, Error> {
-        sqlx::query_scalar("SELECT allocation FROM admissions WHERE dispatch_id = $1")
-            .bind(dispatch_id.to_string())
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(failed("read an admission"))
-    }
-
-    /// Every job that has not ended.
-    pub async fn live(&self) -> Result<Vec<Job>, Error> {
-        let rows = sqlx::query(
-            "SELECT job_id, record FROM jobs WHERE stage <> 'ended' ORDER BY submitted_at, job_id",
-        )
-        .fetch_all(&self.pool)
-        .await
-        .map_err(failed("read the live jobs"))?;
-        rows.iter().map(read_job).collect()
-    }
-
-    /// One job.
-    pub async fn job(&self, job_id: JobId) -> Result<Option<Job>, Error> {
-        let row = sqlx::query("SELECT job_id, record FROM jobs WHERE job_id = $1")
-            .bind(job_id.to_string())
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(failed("look a job up"))?;
-        row.as_ref().map(read_job).transpose()
-    }
-
-    /// The job that an action id belongs to, in any case of its letters.
-    pub async fn job_of_action(&self, id: &ActionId) -> Result<Option<Job>, Error> {
-        let row = sqlx::query("SELECT job_id, record FROM jobs WHERE action_key = $1")
-            .bind(id.key())
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(failed("look an action up"))?;
-        row.as_ref().map(read_job).transpose()
-    }
-
-    /// The jobs whose action file is at `path`, the latest first.
-    pub async fn jobs_at(&self, path: &str) -> Result<Vec<Job>, Error> {
-        let rows = sqlx::query("SELECT job_id, record FROM jobs WHERE path = $1 ORDER BY submitted_at DESC")
-            .bind(path)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(failed("look a path up"))?;
-        rows.iter().map(read_job).collect()
-    }
-
-    /// The action of that id whose result stood in the ops repo before.
-    pub async fn past_action(&self, id: &ActionId) -> Result<Option<PastAction>, Error> {
-        let row = sqlx::query("SELECT path, blob, succeeded FROM past_actions WHERE action_key = $1")
-            .bind(id.key())
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(failed("look a past action up"))?;
-        Ok(row.map(|row| PastAction {
-            id: id.clone(),
-            path: row.get(0),
-            rejected_blob: row.get(1),
-            succeeded: row.get(2),
-        }))
-    }
-
-    /// Takes note that the file of a past action moved.
-    pub async fn move_past_action(&self, id: &ActionId, path: &str) -> Result<(), Error> {
-        sqlx::query("UPDATE past_actions SET path = $1 WHERE action_key = $2")
-            .bind(path)
-            .bind(id.key())
-            .execute(&self.pool)
-            .await
-            .map_err(failed("move a past action"))
-            .map(drop)
-    }
-
-    /// The job that a child belongs to, ended or not.
-    pub async fn job_of_child(&self, child: &str) -> Result<Option<String>, Error> {
-        sqlx::query_scalar("SELECT job_id FROM children WHERE child = $1")
-            .bind(child)
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(failed("look a child up"))
-    }
-
-    /// Whether the store knows an attempt, ended or not.
-    pub async fn knows_dispatch(&self, dispatch_id: DispatchId) -> Result<bool, Error> {
-        let pattern = format!("%/dispatch-{dispatch_id}-%");
-        let known: i64 = sqlx::query_scalar(
-            "SELECT (SELECT COUNT(*) FROM admissions WHERE dispatch_id = $1)
-                  + (SELECT COUNT(*) FROM children WHERE child LIKE $2)",
-        )
-        .bind(dispatch_id.to_string())
-        .bind(pattern)
-        .fetch_one(&self.pool)
-        .await
-        .map_err(failed("look an attempt up"))?;
-        Ok(known > 0)
-    }
-
-    /// At most `limit` results that are not in the ops repo yet.
-    pub async fn pending_results(&self, limit: i64) -> Result<Vec<PendingResult>, Error> {
-        let rows = sqlx::query(
-            "SELECT path, job_id, content FROM results WHERE pushed_at IS NULL ORDER BY job_id LIMIT $1",
-        )
-        .bind(limit)
-        .fetch_all(&self.pool)
-        .await
-        .map_err(failed("read the pending results"))?;
-        Ok(rows
-            .iter()
-            .map(|row| PendingResult { path: row.get(0), job_id: row.get(1), content: row.get(2) })
-            .collect())
-    }
-
-    /// Takes note that results are in the ops repo. A result that was replaced meanwhile stays
-    /// pending; the content of a pushed one is not kept twice.
-    pub async fn results_pushed(&self, results: &[PendingResult], now: Timestamp) -> Result<(), Error> {
-        let mut transaction = self.begin().await?;
-        for result in results {
-            sqlx::query("UPDATE results SET pushed_at = $1, content = '' WHERE path = $2 AND content = $3")
-                .bind(now.as_millisecond())
-                .bind(&result.path)
-                .bind(&result.content)
-                .execute(&mut *transaction)
-                .await
-                .map_err(failed("mark a result as pushed"))?;
-        }
-        transaction.commit().await.map_err(failed("commit pushed results"))
-    }
-
     async fn begin(&self) -> Result<Transaction<'_, Sqlite>, Error> {
         self.pool.begin().await.map_err(failed("begin a transaction"))
     }
@@ -408,86 +170,6 @@ impl Store {
     pub async fn close(&self) {
         self.pool.close().await;
     }
-}
-
-async fn write_job(
-    transaction: &mut Transaction<'_, Sqlite>,
-    job: &Job,
-    event: &str,
-    now: Timestamp,
-) -> Result<(), Error> {
-    let job_id = job.job_id.to_string();
-    let record =
-        serde_json::to_string(job).map_err(|source| Error::Record { job_id: job_id.clone(), source })?;
-    let (key, path) = match &job.origin {
-        Origin::Action { id, path, .. } => (Some(id.key()), Some(path.as_str())),
-        Origin::Hand { .. } => (None, None),
-    };
-    // A file that claims a taken id has a row, without the id.
-    let key = match key {
-        Some(key) => {
-            let holder: Option<String> = sqlx::query_scalar("SELECT job_id FROM jobs WHERE action_key = $1")
-                .bind(&key)
-                .fetch_optional(&mut **transaction)
-                .await
-                .map_err(failed("look an action up"))?;
-            holder.is_none_or(|holder| holder == job_id).then_some(key)
-        }
-        None => None,
-    };
-    sqlx::query(
-        "INSERT INTO jobs (job_id, action_key, path, stage, phase, submitted_at, record)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)
-         ON CONFLICT (job_id) DO UPDATE SET path = excluded.path, stage = excluded.stage,
-             phase = excluded.phase, record = excluded.record",
-    )
-    .bind(&job_id)
-    .bind(key)
-    .bind(path)
-    .bind(word(&job.stage))
-    .bind(job.phase().as_str())
-    .bind(job.submitted_at.as_millisecond())
-    .bind(record)
-    .execute(&mut **transaction)
-    .await
-    .map_err(failed("write a job"))?;
-    if let Some(child) = job.attempt().and_then(|attempt| attempt.child.as_ref()) {
-        sqlx::query("INSERT INTO children (child, job_id) VALUES ($1, $2) ON CONFLICT DO NOTHING")
-            .bind(child)
-            .bind(&job_id)
-            .execute(&mut **transaction)
-            .await
-            .map_err(failed("write a child"))?;
-    }
-    sqlx::query("INSERT INTO journal (job_id, at, event, phase) VALUES ($1, $2, $3, $4)")
-        .bind(&job_id)
-        .bind(now.as_millisecond())
-        .bind(event)
-        .bind(job.phase().as_str())
-        .execute(&mut **transaction)
-        .await
-        .map_err(failed("write the journal"))?;
-    Ok(())
-}
-
-async fn write_result(transaction: &mut Transaction<'_, Sqlite>, job: &Job, path: &str) -> Result<(), Error> {
-    let Some(result) = job.result() else { return Ok(()) };
-    sqlx::query(
-        "INSERT INTO results (path, job_id, content) VALUES ($1, $2, $3)
-         ON CONFLICT (path) DO UPDATE SET job_id = excluded.job_id, content = excluded.content, pushed_at = NULL",
-    )
-    .bind(path)
-    .bind(job.job_id.to_string())
-    .bind(result.to_text())
-    .execute(&mut **transaction)
-    .await
-    .map_err(failed("write a result"))?;
-    Ok(())
-}
-
-fn read_job(row: &SqliteRow) -> Result<Job, Error> {
-    let record: String = row.get(1);
-    serde_json::from_str(&record).map_err(|source| Error::Record { job_id: row.get(0), source })
 }
 
 async fn setting(pool: &SqlitePool, name: &str) -> Result<Option<String>, Error> {
@@ -521,20 +203,14 @@ fn version(text: &str) -> (u32, u32, u32) {
     (next(), next(), next())
 }
 
-/// The attempt that a child's id names, where it begins like one of consign's own.
-#[must_use]
-pub fn dispatch_id_of(child: &str) -> Option<DispatchId> {
-    let (_, rest) = child.split_once("/dispatch-")?;
-    let prefix = rest.split('-').next()?;
-    Ulid::from_string(prefix).ok()?;
-    DispatchId::from_str(prefix).ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
     use crate::{
-        lifecycle::{Ending, Event, Stage, Work},
+        ids::{ActionId, DispatchId},
+        lifecycle::{Ending, Event, Job, Origin, Stage, Work},
         outcome::Cause,
     };
 

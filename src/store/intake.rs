@@ -1,0 +1,92 @@
+//! What a look at the ops repo brings, and the actions that ended before this store knew them.
+
+use jiff::Timestamp;
+use sqlx::Row as _;
+
+use super::{Error, Store, failed, jobs::write_job, results::write_result, write_setting};
+use crate::{
+    ids::{ActionId, Revision},
+    lifecycle::Job,
+};
+
+/// An action whose result stood in the ops repo before this store knew it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PastAction {
+    /// The action's id.
+    pub id: ActionId,
+    /// Its file.
+    pub path: String,
+    /// Its content, where it was rejected before launch.
+    pub rejected_blob: Option<String>,
+    /// Whether it succeeded.
+    pub succeeded: bool,
+}
+
+/// What one look at the ops repo found, taken over as a whole.
+#[derive(Debug, Default)]
+pub struct Intake {
+    /// The revision that was looked at.
+    pub revision: Option<Revision>,
+    /// New and changed jobs, with the name of what happened, and the result path of ended ones.
+    pub jobs: Vec<(Job, &'static str, Option<String>)>,
+    /// Actions that had a result already.
+    pub past: Vec<PastAction>,
+}
+
+impl Store {
+    /// Takes over what one look at the ops repo found.
+    pub async fn take_in(&self, intake: &Intake, now: Timestamp) -> Result<(), Error> {
+        let mut transaction = self.begin().await?;
+        for past in &intake.past {
+            // What the store knows itself needs no such note.
+            sqlx::query(
+                "INSERT INTO past_actions (action_key, path, blob, succeeded)
+                 SELECT $1, $2, $3, $4 WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE action_key = $1)
+                 ON CONFLICT DO NOTHING",
+            )
+            .bind(past.id.key())
+            .bind(&past.path)
+            .bind(&past.rejected_blob)
+            .bind(past.succeeded)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed("record a past action"))?;
+        }
+        for (job, event, result_path) in &intake.jobs {
+            write_job(&mut transaction, job, event, now).await?;
+            if let Some(path) = result_path {
+                write_result(&mut transaction, job, path).await?;
+            }
+        }
+        if let Some(revision) = &intake.revision {
+            write_setting(&mut transaction, "revision", revision.as_str()).await?;
+        }
+        transaction.commit().await.map_err(failed("commit what the ops repo gave"))
+    }
+
+    /// The action of that id whose result stood in the ops repo before.
+    pub async fn past_action(&self, id: &ActionId) -> Result<Option<PastAction>, Error> {
+        let row = sqlx::query("SELECT path, blob, succeeded FROM past_actions WHERE action_key = $1")
+            .bind(id.key())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failed("look a past action up"))?;
+        Ok(row.map(|row| PastAction {
+            id: id.clone(),
+            path: row.get(0),
+            rejected_blob: row.get(1),
+            succeeded: row.get(2),
+        }))
+    }
+
+    /// Takes note that the file of a past action moved.
+    pub async fn move_past_action(&self, id: &ActionId, path: &str) -> Result<(), Error> {
+        sqlx::query("UPDATE past_actions SET path = $1 WHERE action_key = $2")
+            .bind(path)
+            .bind(id.key())
+            .execute(&self.pool)
+            .await
+            .map_err(failed("move a past action"))
+            .map(drop)
+    }
+}
