@@ -1,0 +1,107 @@
+//! The steps from the end of a task on.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{
+    super::{health::Subject, now, plan::Seen},
+    Error, Rooms,
+};
+use crate::{
+    dispatch::report::{self, Report},
+    lifecycle::{Ending, Event, Excerpt, Job, Stage},
+    nomad,
+    track::{
+        judge::{self, Evidence},
+        log,
+    },
+};
+
+/// How often fetching a log is tried before it counts as lost.
+const LOG_TRIES: u32 = 5;
+
+impl Rooms {
+    pub(super) async fn conclude(&self, job: &mut Job, seen: &Seen, allocation: &str) -> Result<(), Error> {
+        let Some(state) = seen.allocations.get(allocation) else { return Ok(()) };
+        let Some(attempt) = job.attempt().cloned() else { return Ok(()) };
+        let task = judge::task_name(state).filter(|_| judge::has_started(state));
+        let (excerpt, report) = match task {
+            Some(task) => {
+                let _permit = self.permits.collections.acquire().await;
+                (self.excerpt(allocation, task).await, self.report(allocation).await)
+            }
+            None => (Excerpt::lost(), None),
+        };
+        let evidence = Evidence {
+            allocation: state,
+            admitted: attempt.allocation.is_some(),
+            report: report.as_ref(),
+            stopped: attempt.stopped.as_ref(),
+            timeout: job.work.timeout(),
+            now: now(),
+        };
+        let mut ending = Ending { log: excerpt, ..judge::judge(&evidence) };
+        // A task may start and end between two looks; that it worked is told all the same.
+        if let (Stage::Granted, Some(at)) = (job.stage, ending.started_at) {
+            self.record(job, Event::Started { at }).await?;
+        }
+        if ending.started_at.is_some() && !job.work.artifacts.is_empty() {
+            // Large files take a while, and the rights end now. Where that fails, `withdraw` repeats it; the
+            // files do not wait for it, because Nomad may collect the allocation at any time.
+            if let Err(error) = self.grants.withdraw(allocation).await {
+                tracing::debug!(allocation, %error, "the grant is withdrawn later");
+            }
+            let taken = self.artifacts.take(job.job_id, allocation, &job.work.artifacts).await?;
+            ending.artifacts = taken.artifacts;
+            if let Some(remark) = taken.remark {
+                ending.message = format!("{}; {remark}", ending.message);
+            }
+        }
+        self.health.clear(Subject::Nomad);
+        self.record(job, Event::Concluded(ending)).await
+    }
+
+    /// The end of what the task printed. Nomad may have collected it already, or the node may be away.
+    async fn excerpt(&self, allocation: &str, task: &str) -> Excerpt {
+        for tried in 1..=LOG_TRIES {
+            match self.nomad.log_tail(allocation, task, self.log_tail).await {
+                Ok(Some(tail)) => return log::excerpt(&tail.bytes, tail.truncated),
+                Ok(None) => break,
+                Err(error) => tracing::warn!(allocation, %error, tried, "cannot read the log"),
+            }
+            tokio::time::sleep(Duration::from_millis(100) * tried).await;
+        }
+        Excerpt::lost()
+    }
+
+    async fn report(&self, allocation: &str) -> Option<Report> {
+        match self.nomad.file(allocation, &format!("alloc/{}", report::PATH), report::SIZE_LIMIT).await {
+            Ok(found) => found.map(|bytes| report::parse(&bytes)),
+            Err(error) => {
+                tracing::warn!(allocation, %error, "cannot read the wrapper's report");
+                None
+            }
+        }
+    }
+
+    pub(super) async fn withdraw(&self, job: &mut Job, seen: &Seen) -> Result<(), Error> {
+        let admitted = job.attempt().and_then(|attempt| attempt.allocation.clone());
+        let others = seen.allocations.keys().cloned();
+        let allocations: BTreeSet<String> = admitted.into_iter().chain(others).collect();
+        for allocation in allocations {
+            self.grants.withdraw(&allocation).await?;
+        }
+        // Whatever else was created for this attempt lost at the gate: it must not stay.
+        let unended =
+            |allocation: &nomad::Allocation| judge::progress(allocation) != judge::Progress::Terminal;
+        let losers: BTreeSet<&String> = seen
+            .allocations
+            .values()
+            .filter(|allocation| unended(allocation))
+            .map(|allocation| &allocation.job_id)
+            .collect();
+        for child in losers {
+            self.nomad.deregister(child).await?;
+        }
+        self.record(job, Event::Withdrawn).await
+    }
+}

@@ -1,0 +1,307 @@
+//! Performs one step: one effect in one room, and the record of it.
+
+mod conclude;
+mod launch;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use tokio::sync::{Semaphore, broadcast};
+
+pub use self::launch::awaited;
+use super::{
+    health::{Health, Subject},
+    meet,
+    plan::{Seen, Step},
+};
+use crate::{
+    action,
+    dispatch::{self, launch::BaseJobs, nodes::Nodes},
+    grant::{self, Grants, Upkeep},
+    lifecycle::{Cancellation, Ending, Event, IllegalEvent, Job, Origin, Stage},
+    nomad::{self, placement_reasons},
+    outcome::Cause,
+    store::{self, Store},
+    track::artifact::Collector,
+};
+
+/// How many dispatches are sent at a time: Nomad takes three times as many over eight connections as
+/// over one, and no more beyond.
+const DISPATCHES: usize = 8;
+/// How many logs are fetched at a time.
+const COLLECTIONS: usize = 16;
+
+/// What every step may use.
+#[derive(Debug)]
+pub struct Rooms {
+    /// The memory.
+    pub store: Store,
+    /// Nomad.
+    pub nomad: Arc<nomad::Client>,
+    /// The grants.
+    pub grants: Grants,
+    /// The base jobs.
+    pub base_jobs: BaseJobs,
+    /// What is in trouble.
+    pub health: Health,
+    /// The folder of the action files, for the results of work that has none.
+    pub actions: String,
+    /// How much of a log's end stands in a result, in bytes.
+    pub log_tail: usize,
+    /// Keeps what actions ask to keep of their files.
+    pub artifacts: Collector,
+    /// Keeps the Vault token alive.
+    pub upkeep: Upkeep,
+    /// Whoever wants to hear what happens.
+    pub progress: broadcast::Sender<Progress>,
+    /// Wakes whoever pushes results.
+    pub results_ready: Arc<tokio::sync::Notify>,
+    /// What the nodes have.
+    pub nodes: Nodes,
+    /// How much is done at a time.
+    pub permits: Permits,
+}
+
+/// How much is done at a time, over all jobs.
+#[derive(Debug)]
+pub struct Permits {
+    dispatches: Semaphore,
+    collections: Semaphore,
+}
+
+impl Default for Permits {
+    fn default() -> Self {
+        Self { dispatches: Semaphore::new(DISPATCHES), collections: Semaphore::new(COLLECTIONS) }
+    }
+}
+
+/// Something that happened to a job, for people who watch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// The job's name: its action id, or its job id.
+    pub name: String,
+    /// What happened.
+    pub event: &'static str,
+    /// More about it, in words.
+    pub detail: String,
+}
+
+/// Why a step was not done. It is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nomad.
+    #[error("{0}")]
+    Nomad(#[from] nomad::Error),
+    /// Vault.
+    #[error("{0}")]
+    Grant(#[from] grant::Error),
+    /// The store.
+    #[error("{0}")]
+    Store(#[from] store::Error),
+    /// The plan and the record do not fit each other.
+    #[error(transparent)]
+    Illegal(#[from] IllegalEvent),
+    /// A base job cannot be registered.
+    #[error("{0}")]
+    BaseJob(#[from] dispatch::launch::Error),
+}
+
+impl Error {
+    /// Whose trouble it is.
+    #[must_use]
+    pub fn subject(&self) -> Subject {
+        match self {
+            Self::Nomad(_) | Self::BaseJob(_) => Subject::Nomad,
+            Self::Grant(_) => Subject::Vault,
+            Self::Store(_) | Self::Illegal(_) => Subject::Store,
+        }
+    }
+}
+
+/// What a step leaves behind.
+#[derive(Debug)]
+pub struct Performed {
+    /// The job as it now is.
+    pub job: Job,
+    /// What was seen, as it now is.
+    pub seen: Seen,
+}
+
+impl Rooms {
+    /// Tells whoever watches.
+    pub fn tell(&self, name: &str, event: &'static str, detail: impl Into<String>) {
+        let detail = detail.into();
+        tracing::info!(job = name, event, detail);
+        // Nobody watching is no error.
+        drop(self.progress.send(Progress { name: name.to_owned(), event, detail }));
+    }
+
+    /// Reports what a step failed on.
+    pub fn trouble(&self, error: &Error) {
+        if error.subject() == Subject::Vault {
+            // The token may have been replaced in its file.
+            self.upkeep.look_now();
+        }
+        let said = crate::telemetry::chain(error);
+        let text = self.upkeep.trouble().filter(|_| error.subject() == Subject::Vault).unwrap_or(said);
+        self.health.report(error.subject(), text);
+    }
+
+    /// Applies an event, puts it on record and tells of it.
+    async fn record(&self, job: &mut Job, event: Event) -> Result<(), Error> {
+        let now = super::now();
+        let (name, detail) = (event.name(), detail(&event));
+        job.apply(event, now)?;
+        self.store.save(job, name, now).await?;
+        self.tell(&job.name(), name, detail);
+        Ok(())
+    }
+
+    /// Performs one step.
+    pub async fn perform(&self, mut job: Job, mut seen: Seen, step: Step) -> Result<Performed, Error> {
+        match step {
+            Step::Consult => self.consult(&mut job, &mut seen).await?,
+            Step::Intend => self.intend(&mut job).await?,
+            Step::Dispatch => self.dispatch(&mut job, &mut seen).await?,
+            Step::Look => self.look(&mut job, &mut seen).await?,
+            Step::Resend => {
+                seen = Seen::default();
+                self.record(&mut job, Event::NotFound).await?;
+            }
+            Step::Admit { allocation, node } => self.admit(&mut job, allocation, node).await?,
+            Step::Grant => self.grant(&mut job).await?,
+            Step::Begin { at } => self.record(&mut job, Event::Started { at }).await?,
+            Step::Shed { child } => {
+                meet::stop(self, &child).await?;
+                self.tell(&job.name(), "duplicate stopped", child.as_str());
+                seen.shed.insert(child);
+            }
+            Step::Stop(reason) => {
+                for child in children(&job, &seen) {
+                    self.nomad.deregister(&child).await?;
+                }
+                self.record(&mut job, Event::Stopped(reason)).await?;
+            }
+            Step::Conclude { allocation } => self.conclude(&mut job, &seen, &allocation).await?,
+            Step::GiveUp(reason) => {
+                let ending = Ending::without_task(reason.cause, reason.reason, super::now());
+                self.record(&mut job, Event::Concluded(ending)).await?;
+            }
+            Step::Withdraw => self.withdraw(&mut job, &seen).await?,
+            Step::Again => {
+                seen = Seen::default();
+                self.record(&mut job, Event::Again).await?;
+            }
+            Step::Finish => self.finish(&mut job).await?,
+        }
+        Ok(Performed { job, seen })
+    }
+
+    async fn refuse(&self, job: &mut Job, cause: Cause, reason: String) -> Result<(), Error> {
+        let ending = Ending::without_task(cause, reason, super::now());
+        self.record(job, Event::Concluded(ending)).await
+    }
+
+    /// Asks Nomad itself what became of the child.
+    async fn look(&self, job: &mut Job, seen: &mut Seen) -> Result<(), Error> {
+        let Some(attempt) = job.attempt().cloned() else { return Ok(()) };
+        let Some(child) = attempt.child.clone() else { return Ok(()) };
+        let allocations = self.nomad.job_allocations(&child).await?;
+        let found = !allocations.is_empty();
+        for allocation in allocations {
+            seen.take(allocation);
+        }
+        if !found {
+            match self.nomad.child(&child).await? {
+                Some(record) => {
+                    seen.gone = record.status == "dead" && attempt.stopped.is_some();
+                    seen.placement = placement_reasons(&self.nomad.evaluations(&child).await?);
+                }
+                None => match self.find(&attempt.parent, &attempt.dispatch_id.to_string()).await? {
+                    Some(other) if job.stage == Stage::Dispatched => {
+                        self.record(job, Event::Dispatched { child: other }).await?;
+                    }
+                    _ => seen.gone = true,
+                },
+            }
+        } else if let Some(admitted) = &attempt.allocation {
+            seen.gone = !seen.allocations.contains_key(admitted);
+        }
+        self.health.clear(Subject::Nomad);
+        seen.missed = false;
+        seen.looked_at = Some(super::now());
+        Ok(())
+    }
+
+    async fn admit(&self, job: &mut Job, allocation: String, node: String) -> Result<(), Error> {
+        let Some(attempt) = job.attempt() else { return Ok(()) };
+        // The row decides: one allocation for each attempt, whatever else happens.
+        let chosen = self.store.admit(attempt.dispatch_id, &allocation, super::now()).await?;
+        self.record(job, Event::Admitted { allocation: chosen, node }).await
+    }
+
+    async fn grant(&self, job: &mut Job) -> Result<(), Error> {
+        let Some(allocation) = job.attempt().and_then(|attempt| attempt.allocation.clone()) else {
+            return Ok(());
+        };
+        match self.grants.issue(&allocation, &job.work.secrets).await {
+            Ok(_) => self.record(job, Event::Granted).await,
+            Err(error @ (grant::Error::UnknownSecret(_) | grant::Error::Withdrawn(_))) => {
+                let reason = Cancellation { cause: Cause::SecretDenied, reason: error.to_string() };
+                if let Some(child) = job.attempt().and_then(|attempt| attempt.child.clone()) {
+                    self.nomad.deregister(&child).await?;
+                }
+                self.record(job, Event::Stopped(reason)).await
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn finish(&self, job: &mut Job) -> Result<(), Error> {
+        let now = super::now();
+        job.apply(Event::Ended, now)?;
+        self.store.finish(job, &result_path(job, &self.actions), now).await?;
+        let ending = job.ending.as_ref();
+        let outcome = ending.map(|ending| format!("{}: {}", ending.cause.outcome(), ending.message));
+        self.tell(&job.name(), "ended", outcome.unwrap_or_default());
+        self.results_ready.notify_one();
+        Ok(())
+    }
+}
+
+/// Where a job's result file stands.
+#[must_use]
+pub fn result_path(job: &Job, actions: &str) -> String {
+    match &job.origin {
+        Origin::Action { path, .. } => {
+            action::result_path(path).unwrap_or_else(|| format!("{path}.result.json"))
+        }
+        Origin::Hand { .. } => format!("{actions}/by-hand/{}.result.json", job.job_id),
+    }
+}
+
+/// Every child of the present attempt that was heard of.
+fn children(job: &Job, seen: &Seen) -> BTreeSet<String> {
+    let own = job.attempt().and_then(|attempt| attempt.child.clone());
+    own.into_iter().chain(seen.allocations.values().map(|allocation| allocation.job_id.clone())).collect()
+}
+
+/// More about an event, in words.
+fn detail(event: &Event) -> String {
+    match event {
+        Event::Awaits { what } => what.clone(),
+        Event::Approved { by } => by.clone(),
+        Event::Intended { dispatch_id, .. } => dispatch_id.to_string(),
+        Event::Dispatched { child } => child.clone(),
+        Event::Admitted { allocation, node } => format!("allocation {allocation} on {node}"),
+        Event::Cancelled(reason) | Event::Stopped(reason) => reason.reason.clone(),
+        Event::Concluded(ending) => ending.message.clone(),
+        Event::Started { at } => at.to_string(),
+        Event::Retried(retry) => format!("by {}", retry.by),
+        Event::Released
+        | Event::NotFound
+        | Event::Granted
+        | Event::Withdrawn
+        | Event::Again
+        | Event::Ended => String::new(),
+    }
+}
