@@ -1,5 +1,7 @@
 //! `/jobs` and what is below it: looking, cancelling, retrying.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     body::Bytes,
@@ -21,7 +23,7 @@ use super::{
 };
 use crate::{
     controller::driver::{
-        Message,
+        Explanation, Message,
         operate::{Order, Refused, Wish},
     },
     ids::{ActionId, JobId},
@@ -33,6 +35,9 @@ use crate::{
 const PAGE: u32 = 50;
 /// How many jobs a page has at most.
 pub(super) const PAGE_LIMIT: u32 = 200;
+
+/// How long the driver's explanation is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Which page of jobs is asked for.
 #[derive(Debug, Deserialize)]
@@ -56,14 +61,39 @@ pub(super) async fn list(
     }
     let (jobs, more) = app.store.page(Page { phase, before: cursor, limit }).await?;
     let next = jobs.last().filter(|_| more).map(|job| job.job_id.to_string());
-    Ok(Json(JobList { jobs: jobs.iter().map(JobSummary::of).collect(), next }))
+    let explanation = explanation(&app, jobs.iter()).await;
+    let jobs = jobs.iter().map(|job| {
+        let summary = JobSummary::of(job);
+        let waits_for = explanation.get(&job.job_id).cloned().or(summary.waits_for);
+        JobSummary { waits_for, ..summary }
+    });
+    Ok(Json(JobList { jobs: jobs.collect(), next }))
 }
 
 pub(super) async fn show(State(app): State<App>, id: PathId) -> Result<Json<JobDetails>, Problem> {
     let Path(id) = id?;
     let job = find(&app, &id).await?;
     let live = app.live.steps(&job).await;
-    Ok(Json(JobDetails::of(&job, live)))
+    let mut details = JobDetails::of(&job, live);
+    if let Some(what) = explanation(&app, [&job].into_iter()).await.remove(&job.job_id) {
+        details.summary.waits_for = Some(what);
+    }
+    Ok(Json(details))
+}
+
+/// What jobs wait for, where any of `jobs` has no task yet. A driver that is starting, ending or busy tells
+/// nothing.
+async fn explanation(app: &Rooms, mut jobs: impl Iterator<Item = &Job>) -> Explanation {
+    let Some(driver) = app.driver.get() else { return Explanation::default() };
+    if !jobs.any(|job| matches!(job.phase(), Phase::Queued | Phase::Loading)) {
+        return Explanation::default();
+    }
+    let asked = async {
+        let (reply, answer) = oneshot::channel();
+        driver.send(Message::Explain(reply)).await.ok()?;
+        answer.await.ok()
+    };
+    tokio::time::timeout(PATIENCE, asked).await.ok().flatten().unwrap_or_default()
 }
 
 pub(super) async fn cancel(State(app): State<App>, by: By, id: PathId) -> Result<Response, Problem> {

@@ -30,7 +30,8 @@ pub struct JobSummary {
     pub exit_code: Option<i64>,
     /// What went wrong, in a sentence with the evidence; null unless it ended without success.
     pub error: Option<String>,
-    /// What it waits for, in words.
+    /// What it waits for, in words: an approval, other actions, a time, its place in the queue and who holds
+    /// the limit before it, or a node.
     pub waits_for: Option<String>,
     /// The formula's name; null where consign was not told.
     pub formula: Option<String>,

@@ -91,6 +91,17 @@ async fn the_highest_priority_is_launched_first_also_after_a_crash() {
         if queued { Ok(()) } else { Err(log) }
     })
     .await;
+    let token = world.operate(&["token", "create", "watcher", "--scope", "read"], b"").stdout;
+    let token = String::from_utf8(token).unwrap().lines().last().unwrap().to_owned();
+    for (id, place) in [("high", 1), ("middle", 2), ("low", 3)] {
+        let shown = world.consign(&["show", id, "--json"]).env("CONSIGN_TOKEN", &token).output().unwrap();
+        let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+        assert_eq!(
+            shown["waits_for"],
+            format!("place {place} of 3 in the queue: 1 may run at a time of all jobs, held by holder"),
+            "{shown}"
+        );
+    }
     first.kill();
     let _second = world.agent().await;
     std::fs::write(world.path("go"), "").unwrap();

@@ -1,5 +1,6 @@
 //! The one task that owns every live job.
 
+mod explain;
 mod findings;
 mod hear;
 pub mod operate;
@@ -17,8 +18,8 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::findings::TakenOver;
 use self::troubles::{Held, Troubles};
+pub use self::{explain::Explanation, findings::TakenOver};
 use super::{
     adopt,
     meet::Met,
@@ -56,6 +57,8 @@ pub enum Message {
     Performed(JobId, Box<Result<Performed, step::Error>>),
     /// An operator's wish about a job.
     Operate(operate::Order),
+    /// Somebody wants to know what jobs wait for.
+    Explain(oneshot::Sender<Explanation>),
     /// A child that no job knew has been met.
     #[expect(private_interfaces, reason = "only this room meets children")]
     Met(String, Box<Result<Met, step::Error>>),
@@ -229,6 +232,8 @@ impl Driver {
             Message::Scanned(scan) => self.scanned(scan),
             Message::Performed(job_id, result) => self.performed(job_id, *result).await,
             Message::Operate(order) => self.operate(order).await,
+            // Whoever asked may be gone.
+            Message::Explain(reply) => drop(reply.send(self.explain())),
             Message::Met(child, result) => self.met(child, *result),
         }
     }
