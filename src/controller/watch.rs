@@ -27,7 +27,8 @@ const LOOKS_PER_COLLECTION: u32 = 500;
 
 /// How long a rewritten history stays among the troubles. Nothing mends it, so it is not over by itself.
 const REWRITE_SHOWN: Duration = Duration::from_hours(1);
-/// How soon is looked again where a step under way kept something from being taken over.
+/// How soon is looked again at first where a step under way kept something from being taken over. A step may
+/// last: each further look comes later.
 const AGAIN: Duration = Duration::from_millis(50);
 
 /// What the watch needs.
@@ -96,6 +97,7 @@ impl Watch {
     pub async fn run(self, ending: CancellationToken) -> Result<(), Error> {
         let mut pause =
             Pause::new(Duration::from_millis(500), Duration::from_secs(15).min(self.interval * 4));
+        let mut again = Pause::new(AGAIN, self.interval.max(AGAIN));
         let mut looks = 0;
         let mut rewritten_at = None;
         loop {
@@ -118,7 +120,12 @@ impl Watch {
                             tracing::warn!(error = chain(&error), "cannot collect the mirror's garbage");
                         }
                     }
-                    if found == Looked::Partly { AGAIN } else { self.interval }
+                    if found == Looked::Partly {
+                        again.wait()
+                    } else {
+                        again.reset();
+                        self.interval
+                    }
                 }
                 Err(LookError::Ended(error)) => return Err(error),
                 Err(LookError::Ending) => return Ok(()),

@@ -139,9 +139,11 @@ impl Job {
                 self.stage = Stage::Queued;
             }
             (Stage::Concluded | Stage::Withdrawn, Event::Cancelled(cancellation)) if self.runs_again() => {
-                let finished_at = self.ending.as_ref().map_or(now, |ending| ending.finished_at);
-                let Cancellation { cause, reason } = cancellation.clone();
-                self.ending = Some(Ending::without_task(cause, reason, finished_at));
+                // What the attempt left stays in the result.
+                if let Some(ending) = &mut self.ending {
+                    ending.cause = cancellation.cause;
+                    ending.message.clone_from(&cancellation.reason);
+                }
                 self.cancelled = Some(cancellation);
             }
             (Stage::Ended, _) | (Stage::Concluded | Stage::Withdrawn, Event::Cancelled(_)) => {

@@ -293,9 +293,7 @@ impl Job {
             Stage::Dispatched | Stage::Admitted | Stage::Granted => Phase::Loading,
             Stage::Working => Phase::Working,
             Stage::Concluded | Stage::Withdrawn => {
-                // What ended may be the wait for a further attempt, which had none of its own.
-                let ended_at = self.ending.as_ref().map(|ending| ending.finished_at);
-                let attempt = self.attempts.last().filter(|attempt| attempt.finished_at == ended_at);
+                let attempt = self.ended_attempt();
                 if attempt.is_some_and(|attempt| attempt.started_at.is_some()) {
                     Phase::Working
                 } else if attempt.is_some_and(|attempt| attempt.child.is_some()) {
@@ -309,6 +307,13 @@ impl Job {
                 _ => Phase::Failed,
             },
         }
+    }
+
+    /// The attempt that has just ended. What ended may also be the wait for a further one, which had none of its
+    /// own.
+    fn ended_attempt(&self) -> Option<&Attempt> {
+        let ended_at = self.ending.as_ref().map(|ending| ending.finished_at);
+        self.attempts.last().filter(|attempt| attempt.finished_at == ended_at)
     }
 
     /// The name that people use for it: the action id, or the job id.
@@ -346,7 +351,7 @@ impl Job {
             asked.is_some_and(|retry| made < usize::from(retry.attempts) && retry.on.contains(&ending.cause));
         self.cancelled.is_none()
             && matches!(self.origin, Origin::Action { .. })
-            && (ending.at_gate && made < super::ATTEMPTS || made > 0 && another)
+            && (ending.at_gate && made < super::ATTEMPTS || self.ended_attempt().is_some() && another)
     }
 
     /// The result file of a job that has ended.

@@ -159,7 +159,7 @@ mod tests {
     use super::*;
     use crate::{
         ids::{ActionId, DispatchId, Revision},
-        lifecycle::{Ending, Event, Work},
+        lifecycle::{Cancellation, Ending, Event, Work},
         outcome::Cause,
     };
 
@@ -304,6 +304,59 @@ mod tests {
                 job.apply(Event::Again, NOW).unwrap();
             }
         }
+    }
+
+    /// A job that may run again after a loss or for want of room, after an attempt that was lost.
+    fn lost() -> Job {
+        let retry = crate::action::Retry { attempts: 3, on: vec![Cause::Lost, Cause::NoCapacity] };
+        let body = Some(Body::Program("exit 1".to_owned()));
+        let mut job = Job::new(action(), Work { body, retry: Some(retry), ..Work::default() }, NOW);
+        for event in [
+            Event::Intended {
+                dispatch_id: DispatchId::new(),
+                parent: "runner".to_owned(),
+                meta: BTreeMap::new(),
+                payload: vec![],
+            },
+            Event::Dispatched { child: "c".to_owned() },
+            Event::Concluded(Ending {
+                log: crate::lifecycle::Excerpt {
+                    text: "kept".to_owned(),
+                    ..crate::lifecycle::Excerpt::lost()
+                },
+                ..Ending::without_task(Cause::Lost, "the node was lost", NOW)
+            }),
+            Event::Withdrawn,
+        ] {
+            job.apply(event, NOW).unwrap();
+        }
+        job
+    }
+
+    #[test]
+    fn a_refusal_without_an_attempt_ends_the_retries() {
+        let mut job = lost();
+        assert!(job.runs_again());
+        let later = Timestamp::from_second(9).unwrap();
+        let refused = Ending::without_task(Cause::NoCapacity, "no node has the device", later);
+        for event in [Event::Again, Event::Concluded(refused), Event::Withdrawn] {
+            job.apply(event, later).unwrap();
+        }
+        assert!(!job.runs_again(), "it would go round for ever, since no attempt is counted");
+    }
+
+    #[test]
+    fn a_cancellation_between_two_attempts_keeps_what_the_first_left() {
+        let mut job = lost();
+        let reason = Cancellation { cause: Cause::Cancelled, reason: "by ann".to_owned() };
+        job.apply(Event::Cancelled(reason), NOW).unwrap();
+        assert!(!job.runs_again());
+        job.apply(Event::Ended, NOW).unwrap();
+        let result = job.result().unwrap();
+        assert_eq!(
+            (result.cause, result.message.as_str(), result.logs.as_str()),
+            (Cause::Cancelled, "by ann", "kept")
+        );
     }
 
     #[test]

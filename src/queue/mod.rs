@@ -123,7 +123,11 @@ impl Queue {
     /// changes it.
     #[must_use]
     pub fn wake_at(&self, load: &Load, rules: &Rules, now: Timestamp) -> Option<Timestamp> {
-        let holds = self.waiting.values().map(|candidate| hold(candidate, load, rules, now));
+        if rules.models.loaded == 0 {
+            return None;
+        }
+        let others = self.waiting.values().filter(|candidate| !rules.caps.hold(candidate, load));
+        let holds = others.filter_map(|candidate| order::model_hold(candidate, load, &rules.models, now));
         holds.filter_map(|hold| if let Hold::Model { until, .. } = hold { until } else { None }).min()
     }
 

@@ -116,7 +116,7 @@ async fn the_highest_priority_is_launched_first_also_after_a_crash() {
 async fn a_full_group_is_skipped_or_loses_its_oldest_as_the_action_says() {
     let world = World::new("group").await;
     world.bootstrap("");
-    let _agent = world.agent().await;
+    let first_agent = world.agent().await;
     let group = |when_full: &str| {
         format!("concurrency = {{ group = \"deploy\", limit = 1, when_full = \"{when_full}\" }}\n")
     };
@@ -128,6 +128,18 @@ async fn a_full_group_is_skipped_or_loses_its_oldest_as_the_action_says() {
     ends(&second, "cancelled", "skipped");
     let message = second["message"].as_str().unwrap();
     assert!(message.contains("deploy") && message.contains("first"), "{message}");
+
+    // What an action says holds for one that was waiting when the agent was started.
+    let soon = (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(3)).to_string();
+    commit(&world, &[("waited", "quick", &format!("not_before = \"{soon}\"\n{}", group("skip")))]);
+    wait_for("the wait to be on record", LIMIT, async || {
+        let log = first_agent.log();
+        if log.contains("job=\"waited\" event=\"waiting\"") { Ok(()) } else { Err(log) }
+    })
+    .await;
+    first_agent.kill();
+    let _second_agent = world.agent().await;
+    ends(&world.result("waited", LIMIT).await, "cancelled", "skipped");
 
     commit(&world, &[("third", "quick", &group("cancel_older"))]);
     let first = world.result("first", LIMIT).await;
@@ -167,7 +179,19 @@ async fn an_action_waits_for_those_before_it_and_for_its_time() {
     .await;
 
     first.kill();
-    let _second = world.agent().await;
+    let second = world.agent().await;
+    // It waits for nothing any more but for what has ended.
+    commit(&world, &[("changed", "quick", "after = [\"unseen\"]\n")]);
+    wait_for("the wait to be on record", LIMIT, async || {
+        let log = second.log();
+        if log.contains("job=\"changed\" event=\"waiting\"") { Ok(()) } else { Err(log) }
+    })
+    .await;
+    commit(&world, &[("early", "quick", "")]);
+    ends(&world.result("early", LIMIT).await, "succeeded", "success");
+    commit(&world, &[("changed", "quick", "after = [\"early\"]\n")]);
+    ends(&world.result("changed", LIMIT).await, "succeeded", "success");
+
     std::fs::write(world.path("go"), "").unwrap();
     commit(&world, &[("unseen", "quick", "")]);
     for id in ["base", "next", "timed", "last", "unseen", "later"] {

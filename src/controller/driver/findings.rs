@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{
-    super::step,
+    super::{plan::Seen, step},
     Driver,
     take_in::{self, Known, Taken},
 };
@@ -57,13 +57,17 @@ impl Driver {
             }
         }
         let Outcome { mut intake, deleted, partly, .. } = outcome;
+        // Before the revision is on record: the same difference is read again where the agent dies here.
+        for (job_id, event) in deleted {
+            self.tell_slot(job_id, event).await;
+        }
         intake.revision = (!partly).then(|| findings.revision.clone());
         self.rooms.store.take_in(&intake, now).await?;
         for (job, event, ended) in intake.jobs {
             self.taken(job, event, ended.is_some()).await;
         }
-        for (job_id, event) in deleted {
-            self.tell_slot(job_id, event).await;
+        for past in intake.past {
+            self.told_of_end(&past.id);
         }
         Ok(if partly { TakenOver::Partly } else { TakenOver::Whole })
     }
@@ -106,9 +110,12 @@ impl Driver {
 
     async fn deleted(&self, path: &str, outcome: &mut Outcome) -> Result<(), store::Error> {
         for job in self.rooms.store.jobs_at(path).await? {
-            if self.slots.contains_key(&job.job_id) {
-                // It is on record only after the step.
-                outcome.partly |= self.is_busy(job.job_id);
+            let Some(slot) = self.slots.get(&job.job_id).filter(|slot| slot.job.cancelled.is_none()) else {
+                continue;
+            };
+            // It is on record only after the step.
+            outcome.partly |= slot.busy;
+            if !slot.deferred.iter().any(|event| matches!(event, Event::Cancelled(_))) {
                 outcome.deleted.push((job.job_id, take_in::deleted(path)));
             }
         }
@@ -180,10 +187,15 @@ impl Driver {
             Some(slot) => {
                 self.queue.remove(job_id);
                 slot.job = job;
+                slot.seen = Seen::default();
                 slot.lined_up = false;
                 self.settle(job_id).await;
             }
-            None if ended => self.told_of_end(&job),
+            None if ended => {
+                if let Origin::Action { id, .. } = &job.origin {
+                    self.told_of_end(id);
+                }
+            }
             None => {
                 self.insert(job);
                 self.consider(job_id);

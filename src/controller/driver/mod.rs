@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     approval,
-    ids::{DispatchId, JobId},
+    ids::{ActionId, DispatchId, JobId},
     intake::Findings,
     lifecycle::{Event, Job, Origin, Stage},
     nomad,
@@ -40,6 +40,8 @@ use crate::{
 
 /// How many messages may wait. Whoever sends more is held up, so that nothing piles up in memory.
 const INBOX: usize = 1024;
+/// How long after it failed a change to a record is saved again.
+const SAVE_PAUSE: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
 /// How long steps in hand may take to end when the agent ends.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -111,7 +113,7 @@ pub struct Driver {
     load: Load,
     /// Whether somebody's turn may have come.
     stirred: bool,
-    /// Jobs that something was left for while no step was under way.
+    /// Jobs to look at: something was left for them while no step was under way, or their time has come.
     unsettled: Vec<JobId>,
     /// When somebody's turn may come by time alone.
     turn_at: Option<Timestamp>,
@@ -153,7 +155,7 @@ impl Driver {
             let job_id = job.job_id;
             driver.insert(job);
             if let Some(slot) = driver.slots.get_mut(&job_id) {
-                slot.lined_up = true;
+                slot.lined_up = slot.job.stage > Stage::Queued || !slot.job.attempts.is_empty();
             }
         }
         Ok(driver)
@@ -373,20 +375,21 @@ impl Driver {
 
     /// Takes up what waited for the slot; lets an ended job go.
     async fn settle(&mut self, job_id: JobId) {
-        let Some(slot) = self.slots.get_mut(&job_id) else { return };
+        // A step hands back the record that it began with: nothing is applied meanwhile.
+        let Some(slot) = self.slots.get_mut(&job_id).filter(|slot| !slot.busy) else { return };
         let mut unsaved = None;
         for event in std::mem::take(&mut slot.deferred) {
-            let name = event.name();
-            if slot.job.apply(event, super::now()).is_ok()
-                && let Err(error) = self.rooms.store.save(&slot.job, name, super::now()).await
+            if slot.job.apply(event.clone(), super::now()).is_ok()
+                && let Err(error) = self.rooms.store.save(&slot.job, event.name(), super::now()).await
             {
                 unsaved = Some(error);
+                slot.deferred.push(event);
             }
         }
         let ended = slot.job.stage == Stage::Ended;
         if let Some(error) = unsaved {
-            // The next step saves all of the record.
             self.hold(Held::Job(job_id), &error.into());
+            self.due.insert((super::now() + SAVE_PAUSE, job_id));
         }
         if ended {
             self.release(job_id);
@@ -398,7 +401,9 @@ impl Driver {
     fn release(&mut self, job_id: JobId) {
         let Some(slot) = self.slots.remove(&job_id) else { return };
         self.unhold(&Held::Job(job_id));
-        self.told_of_end(&slot.job);
+        if let Origin::Action { id, .. } = &slot.job.origin {
+            self.told_of_end(id);
+        }
         self.queue.remove(job_id);
         self.load.remove(job_id);
         self.stirred = true;
@@ -411,9 +416,8 @@ impl Driver {
         }
     }
 
-    /// Lets the jobs that wait for this one look how it ended.
-    fn told_of_end(&mut self, ended: &Job) {
-        let Origin::Action { id, .. } = &ended.origin else { return };
+    /// Lets the jobs that wait for this action look how it ended.
+    fn told_of_end(&mut self, id: &ActionId) {
         let key = id.key();
         let waits = |slot: &Slot| {
             slot.job.stage == Stage::Waiting && slot.job.work.after.iter().any(|other| other.key() == key)
@@ -438,7 +442,7 @@ impl Driver {
             && at <= now
         {
             self.due.pop_first();
-            self.consider(job_id);
+            self.unsettled.push(job_id);
         }
     }
 }

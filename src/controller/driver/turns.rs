@@ -30,8 +30,12 @@ impl Driver {
         let of_group = self.load.holders(&Scope::Group(concurrency.group.clone()));
         let mut others: Vec<JobId> =
             of_group.into_iter().chain(self.queue.of_group(&concurrency.group)).collect();
+        let Some(own) = self.slots.get(&job_id).map(|slot| (slot.job.submitted_at, job_id)) else { return };
+        // Those before it count, whenever this is decided: also after a restart, or for a job that is retried.
         others.retain(|other| {
-            *other != job_id && self.slots.get(other).is_some_and(|slot| slot.job.cancelled.is_none())
+            self.slots.get(other).is_some_and(|slot| {
+                slot.job.cancelled.is_none() && (slot.job.asked_at(), slot.job.job_id) < own
+            })
         });
         if limit == 0 || others.len() < limit {
             return;

@@ -27,7 +27,7 @@ impl Rooms {
         let (excerpt, report) = match task {
             Some(task) => {
                 let _permit = self.permits.collections.acquire().await;
-                (self.excerpt(allocation, task).await, self.report(allocation).await)
+                (self.excerpt(allocation, task).await?, self.report(allocation).await?)
             }
             None => (Excerpt::lost(), None),
         };
@@ -60,25 +60,28 @@ impl Rooms {
         self.record(job, Event::Concluded(ending)).await
     }
 
-    /// The end of what the task printed. Nomad may have collected it already, or the node may be away.
-    async fn excerpt(&self, allocation: &str, task: &str) -> Excerpt {
+    /// The end of what the task printed. Nomad may have collected it already, or the node may be away; only
+    /// where nobody answers at Nomad's address is it asked for again later.
+    async fn excerpt(&self, allocation: &str, task: &str) -> Result<Excerpt, nomad::Error> {
         for tried in 1..=LOG_TRIES {
             match self.nomad.log_tail(allocation, task, self.log_tail).await {
-                Ok(Some(tail)) => return log::excerpt(&tail.bytes, tail.truncated),
+                Ok(Some(tail)) => return Ok(log::excerpt(&tail.bytes, tail.truncated)),
                 Ok(None) => break,
+                Err(error) if error.is_out_of_reach() => return Err(error),
                 Err(error) => tracing::warn!(allocation, %error, tried, "cannot read the log"),
             }
             tokio::time::sleep(Duration::from_millis(100) * tried).await;
         }
-        Excerpt::lost()
+        Ok(Excerpt::lost())
     }
 
-    async fn report(&self, allocation: &str) -> Option<Report> {
+    async fn report(&self, allocation: &str) -> Result<Option<Report>, nomad::Error> {
         match self.nomad.file(allocation, &format!("alloc/{}", report::PATH), report::SIZE_LIMIT).await {
-            Ok(found) => found.map(|bytes| report::parse(&bytes)),
+            Ok(found) => Ok(found.map(|bytes| report::parse(&bytes))),
+            Err(error) if error.is_out_of_reach() => Err(error),
             Err(error) => {
                 tracing::warn!(allocation, %error, "cannot read the wrapper's report");
-                None
+                Ok(None)
             }
         }
     }
