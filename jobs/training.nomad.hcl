@@ -171,7 +171,8 @@ TEMPLATE
       }
 
       # CHECKPOINTS, a folder for each action: a later attempt at it finds what an earlier one left there. Work
-      # that has no action id goes by its job id; what is dispatched by hand never meets an action's folder.
+      # that has no action id goes by its job id, and what is dispatched by hand by its allocation. Each task of
+      # this job can write to all of the volume.
       template {
         destination          = "${NOMAD_SECRETS_DIR}/checkpoints"
         env                  = true
