@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{World, wait_for};
+use crate::support::{World, ends_with_code, wait_for};
 
 const LIMIT: Duration = Duration::from_mins(1);
 
@@ -35,11 +35,6 @@ async fn result(world: &World, child: &str) -> Value {
     assert_eq!(path, format!("actions/by-hand/{}.result.json", result["job_id"].as_str().unwrap()));
     result["job_id"].as_str().unwrap().parse::<ulid::Ulid>().unwrap();
     result
-}
-
-fn ends(result: &Value, outcome: &str, cause: &str, exit_code: i64) {
-    let found = (&result["outcome"], &result["cause"], &result["exit_code"]);
-    assert_eq!(found, (&json!(outcome), &json!(cause), &json!(exit_code)), "{result}");
 }
 
 fn says(result: &Value, text: &str) {
@@ -76,25 +71,25 @@ async fn a_script_dispatched_by_hand_runs_and_has_its_result() {
     let unknown = dispatch(&world, json!({"secrets": missing}), &script(&world, "unknown", "")).await;
 
     let hello = result(&world, &hello).await;
-    ends(&hello, "succeeded", "success", 0);
+    ends_with_code(&hello, "succeeded", "success", 0);
     assert_eq!((&hello["logs"], &hello["log_status"]), (&json!("hello wörld\n"), &json!("complete")));
     assert_eq!(hello["approved_by"], "dispatched by hand, as [adopt] allows");
     let three = result(&world, &three).await;
-    ends(&three, "failed", "exit_code", 3);
+    ends_with_code(&three, "failed", "exit_code", 3);
     assert_eq!(three["logs"], "three\n");
     let secret = result(&world, &secret).await;
-    ends(&secret, "succeeded", "success", 0);
+    ends_with_code(&secret, "succeeded", "success", 0);
     assert_eq!(secret["secrets"], json!([allowed]));
     assert_eq!(std::fs::read_to_string(world.path("value")).unwrap(), "for those who are allowed\n");
     let unknown = result(&world, &unknown).await;
-    ends(&unknown, "failed", "secret_denied", 125);
+    ends_with_code(&unknown, "failed", "secret_denied", 125);
     says(&unknown, &missing);
 
     agent.kill();
     let meanwhile = dispatch(&world, json!({}), &script(&world, "meanwhile", "echo later\n")).await;
     let _agent = world.agent().await;
     let meanwhile = result(&world, &meanwhile).await;
-    ends(&meanwhile, "succeeded", "success", 0);
+    ends_with_code(&meanwhile, "succeeded", "success", 0);
     assert_eq!(world.ledger_lines(), ["hello", "meanwhile"]);
     assert_eq!(world.group_members(&world.gate()).await, Vec::<String>::new());
 }
@@ -110,7 +105,7 @@ async fn what_asks_for_too_much_is_stopped_before_it_starts_and_told_what_to_do(
     let empty = dispatch(&world, json!({}), "").await;
     for (child, words) in [(&greedy, "[adopt] secrets"), (&empty, "nomad job dispatch runner script.sh")] {
         let result = result(&world, child).await;
-        ends(&result, "rejected", "not_adopted", 125);
+        ends_with_code(&result, "rejected", "not_adopted", 125);
         says(&result, words);
         assert_eq!(result["started_at"], Value::Null);
         is_stopped(&world, child).await;
@@ -126,7 +121,7 @@ async fn nothing_is_adopted_where_the_configuration_says_so() {
     let _agent = world.agent().await;
     let child = dispatch(&world, json!({}), &script(&world, "never", "")).await;
     let result = result(&world, &child).await;
-    ends(&result, "rejected", "not_adopted", 125);
+    ends_with_code(&result, "rejected", "not_adopted", 125);
     says(&result, "[adopt] enabled = false");
     is_stopped(&world, &child).await;
     assert_eq!(world.ledger_lines(), Vec::<String>::new());

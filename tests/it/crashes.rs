@@ -8,7 +8,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{World, action, wait_for};
+use crate::support::{World, action, ends, wait_for};
 
 const LIMIT: Duration = Duration::from_mins(1);
 const KILLS: u64 = 20;
@@ -37,10 +37,6 @@ async fn started(world: &World) -> String {
         allocation.map(str::to_owned).ok_or_else(|| "the ledger is empty".to_owned())
     })
     .await
-}
-
-fn ends(result: &Value, outcome: &str, cause: &str) {
-    assert_eq!((&result["outcome"], &result["cause"]), (&json!(outcome), &json!(cause)), "{result}");
 }
 
 /// Waits for a child of the base job that is none of `known`.

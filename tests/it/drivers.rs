@@ -6,9 +6,9 @@ use std::{io::Write as _, process::Stdio, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{World, action, images, servers_with_docker, wait_for};
+use crate::support::{World, action, ends_with_code, images, servers_with_docker, wait_for};
 
 /// Three drivers' tests run at once on a small machine.
 const LIMIT: Duration = Duration::from_mins(2);
@@ -44,11 +44,6 @@ fn commit(world: &World, files: &[(&str, &str, &str)]) {
         texts.iter().map(|(path, text, _)| (path.as_str(), Some(text.as_str()))).collect();
     changes.extend(formulas.iter().zip(&texts).map(|(path, text)| (path.as_str(), Some(text.2))));
     world.ops.commit("one of each", &changes);
-}
-
-fn ends(result: &Value, outcome: &str, cause: &str, exit_code: i64) {
-    let found = (&result["outcome"], &result["cause"], &result["exit_code"]);
-    assert_eq!(found, (&json!(outcome), &json!(cause), &json!(exit_code)), "{result}");
 }
 
 /// Waits until a runner's log begins with `text`, and gives the allocation's id.
@@ -111,7 +106,7 @@ async fn formulas_end_as_they_should(name: &str, driver: &str) {
         ],
     );
     let order = world.result("order", LIMIT).await;
-    ends(&order, "succeeded", "success", 0);
+    ends_with_code(&order, "succeeded", "success", 0);
     let expected = "one\ntwo\nthree\nhällo ${node.unique.id} {{ env }}\norder order\nhere\n";
     assert_eq!((&order["logs"], &order["log_status"]), (&json!(expected), &json!("complete")));
     assert_eq!(
@@ -119,18 +114,18 @@ async fn formulas_end_as_they_should(name: &str, driver: &str) {
         (&json!("kept.txt"), &json!(5))
     );
     let flood = world.result("flood", LIMIT).await;
-    ends(&flood, "failed", "exit_code", 3);
+    ends_with_code(&flood, "failed", "exit_code", 3);
     assert!(flood["logs"].as_str().unwrap().ends_with("\n99999\n100000\nlast\n"), "{flood}");
     let secret = world.result("secret", LIMIT).await;
-    ends(&secret, "succeeded", "success", 0);
+    ends_with_code(&secret, "succeeded", "success", 0);
     assert_eq!(secret["logs"], format!("{}unset\n", checksum(AWKWARD)));
     let steps = world.result("steps", LIMIT).await;
-    ends(&steps, "failed", "step_timeout", 124);
+    ends_with_code(&steps, "failed", "step_timeout", 124);
     assert_eq!(steps["logs"], "quick\n");
     let codes: Vec<_> = steps["steps"].as_array().unwrap().iter().map(|step| &step["exit_code"]).collect();
     assert_eq!(codes, [&json!(0), &json!(124)]);
     let slow = world.result("slow", LIMIT).await;
-    ends(&slow, "timed_out", "timeout", 124);
+    ends_with_code(&slow, "timed_out", "timeout", 124);
     assert_eq!(slow["logs"], "begin\n");
     let program = world.result("program", LIMIT).await;
     assert_eq!(program["logs"], "#!/usr/bin/env cat\n\u{81}Ł\u{1f980}\n", "{program}");
@@ -188,13 +183,13 @@ async fn a_formula_starts_once_and_ends_when_told(name: &str, driver: &str) {
     let path = format!("/v1/client/allocation/{allocation}/restart");
     world.nomad.request(Method::PUT, &path, Some(json!({"TaskName": "runner"}))).await.unwrap();
     let again = world.result("again", LIMIT).await;
-    ends(&again, "failed", "restarted", 121);
+    ends_with_code(&again, "failed", "restarted", 121);
     assert_eq!(again["logs"], "again\nbye\n");
 
     printed(&world, "cancelled").await;
     world.ops.commit("no more", &[("actions/cancelled.toml", None)]);
     let cancelled = world.result("cancelled", LIMIT).await;
-    ends(&cancelled, "cancelled", "cancelled", 7);
+    ends_with_code(&cancelled, "cancelled", "cancelled", 7);
     assert_eq!(cancelled["logs"], "cancelled\nbye\n");
 }
 
@@ -215,7 +210,7 @@ async fn an_image_that_cannot_be_had_fails_by_its_name() {
     let _agent = world.agent().await;
     commit(&world, &[("hello.sh", "echo hello\n", "")]);
     let result = world.result("hello", LIMIT).await;
-    ends(&result, "failed", "driver", 125);
+    ends_with_code(&result, "failed", "driver", 125);
     assert!(result["message"].as_str().unwrap().contains("127.0.0.1:1/nothing:1"), "{result}");
     assert_eq!(result["attempts"].as_array().unwrap().len(), 1, "{result}");
 }

@@ -11,20 +11,14 @@ use consign::dev::servers::{HostVolume, NomadOptions};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Agent, OwnServers, Servers, World, docker, images};
+use crate::support::{Agent, OwnServers, Servers, World, docker, ends_saying, images};
 
 const LIMIT: Duration = Duration::from_mins(2);
 const SECRET: &str = "-----BEGIN OPENSSH PRIVATE KEY-----";
 
-fn ends(result: &Value, outcome: &str, cause: &str, words: &[&str]) {
-    assert_eq!((&result["outcome"], &result["cause"]), (&json!(outcome), &json!(cause)), "{result}");
-    let message = result["message"].as_str().unwrap();
-    assert!(words.iter().all(|word| message.contains(word)), "{words:?}: {message}");
-}
-
 /// Refused before anything was dispatched.
 fn unlaunched(result: &Value, words: &[&str]) {
-    ends(result, "failed", "missing_mount", words);
+    ends_saying(result, "failed", "missing_mount", words);
     assert_eq!((&result["attempts"], &result["exit_code"]), (&json!([]), &json!(125)), "{result}");
 }
 
@@ -98,7 +92,7 @@ async fn mounts_are_where_they_were_asked_for(world: &World, volumes: &Volumes) 
     world.commit_action("writes", "write", "mounts = [\"models\"]\n");
 
     let with = world.result("with", LIMIT).await;
-    ends(&with, "succeeded", "success", &[]);
+    ends_saying(&with, "succeeded", "success", &[]);
     assert_eq!(with["logs"], format!("{SECRET}end\n"), "{with}");
     let ssh = volumes.path("ssh");
     assert_eq!(fs::read_to_string(ssh.join("id_ed25519")).unwrap(), SECRET);
@@ -175,6 +169,6 @@ async fn raw_exec_has_no_mounts_and_says_so_before_launch() {
     world.commit_action("mounted", "hello", "mounts = [\"ssh\"]\n");
     world.commit_action("plain", "hello", "");
     unlaunched(&world.result("mounted", LIMIT).await, &["raw_exec cannot mount ssh", "docker or exec"]);
-    ends(&world.result("plain", LIMIT).await, "succeeded", "success", &[]);
+    ends_saying(&world.result("plain", LIMIT).await, "succeeded", "success", &[]);
     assert_eq!(world.children().await.len(), 1);
 }

@@ -2,16 +2,11 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{World, action, wait_for};
+use crate::support::{World, action, ends_with_code, wait_for};
 
 const LIMIT: Duration = Duration::from_mins(1);
-
-fn ends(result: &Value, outcome: &str, cause: &str, exit_code: i64) {
-    let found = (&result["outcome"], &result["cause"], &result["exit_code"]);
-    assert_eq!(found, (&json!(outcome), &json!(cause), &json!(exit_code)), "{result}");
-}
 
 #[tokio::test]
 async fn every_ending_has_its_result_file() {
@@ -45,7 +40,7 @@ async fn every_ending_has_its_result_file() {
     world.ops.commit("one of each", &changes);
 
     let success = world.result("success", LIMIT).await;
-    ends(&success, "succeeded", "success", 0);
+    ends_with_code(&success, "succeeded", "success", 0);
     assert_eq!(success["logs"], "one\ntwo\nthree\nhällo ${node.unique.id} {{ env }}");
     assert_eq!(success["log_status"], "complete");
     assert_eq!(success["attempts"].as_array().unwrap().len(), 1);
@@ -54,16 +49,16 @@ async fn every_ending_has_its_result_file() {
         success[time].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     }
     let exit_three = world.result("exit-three", LIMIT).await;
-    ends(&exit_three, "failed", "exit_code", 3);
+    ends_with_code(&exit_three, "failed", "exit_code", 3);
     assert_eq!(exit_three["logs"], "no\n");
     let no_formula = world.result("no-formula", LIMIT).await;
-    ends(&no_formula, "rejected", "unknown_formula", 125);
+    ends_with_code(&no_formula, "rejected", "unknown_formula", 125);
     assert!(
         no_formula["message"].as_str().unwrap().contains("`three`"),
         "it suggests the nearest: {no_formula}"
     );
     let slow_step = world.result("slow-step", LIMIT).await;
-    ends(&slow_step, "failed", "step_timeout", 124);
+    ends_with_code(&slow_step, "failed", "step_timeout", 124);
     let names: Vec<_> = slow_step["steps"]
         .as_array()
         .unwrap()
@@ -72,10 +67,10 @@ async fn every_ending_has_its_result_file() {
         .collect();
     assert_eq!(names, [(&json!("quick"), &json!(0)), (&json!("slow"), &json!(124))]);
     let slow_job = world.result("slow-job", LIMIT).await;
-    ends(&slow_job, "timed_out", "timeout", 124);
+    ends_with_code(&slow_job, "timed_out", "timeout", 124);
     assert_eq!(slow_job["logs"], "begin\n");
     let bytes = world.result("bytes", LIMIT).await;
-    ends(&bytes, "succeeded", "success", 0);
+    ends_with_code(&bytes, "succeeded", "success", 0);
     assert_eq!(bytes["logs"], "a\u{fffd}b\u{0}c\n");
 }
 
@@ -89,7 +84,7 @@ async fn fifty_megabytes_of_log_end_as_their_last_lines() {
     world.ops.commit("a formula", &[("formulas/talk.sh", Some(formula))]);
     world.commit_action("talk", "talk", "");
     let result = world.result("talk", LIMIT).await;
-    ends(&result, "succeeded", "success", 0);
+    ends_with_code(&result, "succeeded", "success", 0);
     assert_eq!(result["log_status"], "truncated");
     let logs = result["logs"].as_str().unwrap();
     assert!(logs.len() <= 16 * 1024 && logs.len() > 15 * 1024, "{}", logs.len());
@@ -125,11 +120,11 @@ async fn deleting_the_file_cancels_the_run_and_moving_it_does_not() {
         ],
     );
     let deleted = world.result("deleted", LIMIT).await;
-    ends(&deleted, "cancelled", "cancelled", 130);
+    ends_with_code(&deleted, "cancelled", "cancelled", 130);
     assert!(deleted["message"].as_str().unwrap().contains("actions/deleted.toml was deleted"), "{deleted}");
     std::fs::write(world.path("go"), "").unwrap();
     let moved = world.result("moved", LIMIT).await;
-    ends(&moved, "succeeded", "success", 0);
+    ends_with_code(&moved, "succeeded", "success", 0);
     assert!(
         world.ops.paths().contains(&"actions/2026/moved.result.json".to_owned()),
         "{:?}",

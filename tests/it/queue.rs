@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{World, action, wait_for};
+use crate::support::{World, action, ends, wait_for};
 
 const LIMIT: Duration = Duration::from_mins(1);
 
@@ -40,10 +40,6 @@ async fn started(world: &World, id: &str) {
         if lines.contains(&format!("+{id}")) { Ok(()) } else { Err(format!("{lines:?}")) }
     })
     .await;
-}
-
-fn ends(result: &Value, outcome: &str, cause: &str) {
-    assert_eq!((&result["outcome"], &result["cause"]), (&json!(outcome), &json!(cause)), "{result}");
 }
 
 /// The most that worked at a time, of those whose id begins with `prefix`.

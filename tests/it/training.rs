@@ -12,7 +12,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{OwnServers, World, wait_for};
+use crate::support::{OwnServers, World, ends_with_code, wait_for};
 
 const LIMIT: Duration = Duration::from_mins(2);
 const FORMULA: &str = include_str!("../../actions/formulas/train.toml");
@@ -69,11 +69,6 @@ fn steps(result: &Value) -> Vec<(&str, i64)> {
     steps.map(|step| (step["name"].as_str().unwrap(), step["exit_code"].as_i64().unwrap())).collect()
 }
 
-fn ends(result: &Value, outcome: &str, cause: &str, exit_code: i64) {
-    let found = (&result["outcome"], &result["cause"], &result["exit_code"]);
-    assert_eq!(found, (&json!(outcome), &json!(cause), &json!(exit_code)), "{result}");
-}
-
 /// The last epoch that has a checkpoint.
 fn epoch(checkpoints: &Path) -> Result<u32, String> {
     let text = fs::read_to_string(checkpoints.join("checkpoint")).map_err(|error| error.to_string())?;
@@ -88,7 +83,7 @@ async fn training_ends_with_its_model_and_eight_timed_phases() {
     gym.world.commit_action("train", "train", RESOURCES);
     gym.world.commit_action("with-gpu", "train", "");
     let result = gym.world.result("train", LIMIT).await;
-    ends(&result, "succeeded", "success", 0);
+    ends_with_code(&result, "succeeded", "success", 0);
     assert_eq!(steps(&result), PHASES.map(|phase| (phase, 0)));
     let seconds: Vec<f64> =
         result["steps"].as_array().unwrap().iter().map(|step| step["seconds"].as_f64().unwrap()).collect();
@@ -118,7 +113,7 @@ async fn training_ends_with_its_model_and_eight_timed_phases() {
     assert_eq!((&task["Driver"], &task["Resources"]["Devices"]), (&json!("exec"), &Value::Null), "{task}");
 
     let refused = gym.world.result("with-gpu", LIMIT).await;
-    ends(&refused, "failed", "no_capacity", 125);
+    ends_with_code(&refused, "failed", "no_capacity", 125);
     assert!(refused["message"].as_str().unwrap().contains("no node has 1 nvidia/gpu"), "{refused}");
 }
 
@@ -135,7 +130,7 @@ async fn a_training_that_was_killed_goes_on_from_its_checkpoints_in_another_allo
     world.commit_action("train", "train", &format!("{RESOURCES}{args}"));
     let reached = kill_in_the_sixth(&gym).await;
     let killed = world.result("train", LIMIT).await;
-    ends(&killed, "failed", "exit_code", 137);
+    ends_with_code(&killed, "failed", "exit_code", 137);
     assert_eq!(steps(&killed), PHASES.map(|phase| (phase, 0))[..5]);
 
     let epochs = epoch(&gym.volume.join("train")).unwrap() + 2;
@@ -148,7 +143,7 @@ async fn a_training_that_was_killed_goes_on_from_its_checkpoints_in_another_allo
         ),
     );
     let again = world.result("again", LIMIT).await;
-    ends(&again, "succeeded", "success", 0);
+    ends_with_code(&again, "succeeded", "success", 0);
     let logs = again["logs"].as_str().unwrap();
     assert!(logs.contains(&format!("going on after epoch {}\n", epochs - 2)), "{logs}");
     let metrics = gym.json("train/metrics.json");
@@ -165,7 +160,7 @@ async fn a_retry_from_the_sixth_phase_repeats_none_before_it() {
     world.commit_action("train", "train", &format!("{RESOURCES}[args]\nepochs = \"300\"\n"));
     let reached = kill_in_the_sixth(&gym).await;
     let killed = world.result("train", LIMIT).await;
-    ends(&killed, "failed", "exit_code", 137);
+    ends_with_code(&killed, "failed", "exit_code", 137);
     let corpus = || fs::metadata(checkpoints.join("corpus")).unwrap().modified().unwrap();
     let indexed_at = corpus();
 
@@ -217,9 +212,9 @@ async fn under_raw_exec_the_base_job_for_training_is_refused_before_launch() {
     world.commit_action("train", "train", "resources = { gpus = 0 }\n");
     world.commit_action("plain", "train", "job = \"runner\"\n[args]\nepochs = \"1\"\n");
     let refused = world.result("train", LIMIT).await;
-    ends(&refused, "failed", "missing_mount", 125);
+    ends_with_code(&refused, "failed", "missing_mount", 125);
     let message = refused["message"].as_str().unwrap();
     assert!(message.contains("host volume training") && message.contains("raw_exec"), "{message}");
     assert_eq!(refused["attempts"], json!([]));
-    ends(&world.result("plain", LIMIT).await, "succeeded", "success", 0);
+    ends_with_code(&world.result("plain", LIMIT).await, "succeeded", "success", 0);
 }

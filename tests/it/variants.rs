@@ -10,7 +10,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{OwnServers, World, wait_for};
+use crate::support::{OwnServers, World, ends_saying, wait_for};
 
 const LIMIT: Duration = Duration::from_mins(1);
 
@@ -32,12 +32,6 @@ async fn children(world: &World) -> Vec<String> {
 async fn nomad_job(world: &World, result: &Value) -> Value {
     let id = result["attempts"].as_array().unwrap().last().unwrap()["nomad_job_id"].as_str().unwrap();
     world.nomad.get(&format!("/v1/job/{}", id.replace('/', "%2F"))).await.unwrap()
-}
-
-fn ends(result: &Value, outcome: &str, cause: &str, words: &[&str]) {
-    assert_eq!((&result["outcome"], &result["cause"]), (&json!(outcome), &json!(cause)), "{result}");
-    let message = result["message"].as_str().unwrap();
-    assert!(words.iter().all(|word| message.contains(word)), "{words:?}: {message}");
 }
 
 /// The configuration with further lines in the section `[nomad]`.
@@ -64,7 +58,7 @@ async fn two_actions_with_different_memory_run_with_that_memory() {
         [("small", 65, 100), ("large", 129, 33), ("small-again", 65, 100), ("plain", 256, 100)]
     {
         let result = world.result(id, LIMIT).await;
-        ends(&result, "succeeded", "success", &[]);
+        ends_saying(&result, "succeeded", "success", &[]);
         let job = nomad_job(&world, &result).await;
         let resources = &job["TaskGroups"][0]["Tasks"][0]["Resources"];
         assert_eq!((&resources["MemoryMB"], &resources["CPU"]), (&json!(memory), &json!(cpu)), "{id}");
@@ -74,14 +68,14 @@ async fn two_actions_with_different_memory_run_with_that_memory() {
     assert_eq!(parents[3], "runner");
     assert_eq!(variants(&world).await.len(), 2);
     let huge = world.result("huge", LIMIT).await;
-    ends(
+    ends_saying(
         &huge,
         "rejected",
         "invalid",
         &["actions/huge.toml:6:13: ", "memory: 2.0 GiB", "may have 1.0 GiB", "[[shapes.rule]]", "hell*"],
     );
     let cored = world.result("cored", LIMIT).await;
-    ends(&cored, "rejected", "invalid", &["cores: 1 cores", "may have 0"]);
+    ends_saying(&cored, "rejected", "invalid", &["cores: 1 cores", "may have 0"]);
     assert_eq!(children(&world).await.len(), 4);
 }
 
@@ -121,7 +115,7 @@ async fn three_actions_take_turns_at_one_device() {
     world.ops.commit("three that need the device", &files);
     for id in ids {
         let result = world.result(id, LIMIT).await;
-        ends(&result, "succeeded", "success", &[]);
+        ends_saying(&result, "succeeded", "success", &[]);
         let job = nomad_job(&world, &result).await;
         let device = &job["TaskGroups"][0]["Tasks"][0]["Resources"]["Devices"][0];
         assert_eq!((&device["Name"], &device["Count"]), (&json!("nomad/file/mock"), &json!(1)), "{device}");
@@ -134,7 +128,7 @@ async fn three_actions_take_turns_at_one_device() {
     world.commit_action("other", "use", "resources = { gpus = 1, device = \"nomad/file/other\" }\n");
     for (id, asked) in [("two", "no node has 2 nomad/file;"), ("other", "no node has 1 nomad/file/other;")] {
         let result = world.result(id, LIMIT).await;
-        ends(&result, "failed", "no_capacity", &[asked, "1 nomad/file/mock"]);
+        ends_saying(&result, "failed", "no_capacity", &[asked, "1 nomad/file/mock"]);
         assert_eq!(result["attempts"], json!([]));
     }
 }
@@ -160,15 +154,20 @@ async fn what_no_node_meets_fails_with_nomads_reasons() {
     world.commit_action("no-device", "hello", "resources = { gpus = 1 }\n");
     let here = "[[constraints]]\nattribute = \"${attr.kernel.name}\"\noperator = \"set_contains\"\nvalue = \"linux\"\n";
     world.commit_action("here", "hello", here);
-    ends(&world.result("here", LIMIT).await, "succeeded", "success", &[]);
+    ends_saying(&world.result("here", LIMIT).await, "succeeded", "success", &[]);
     let nowhere = world.result("nowhere", LIMIT).await;
-    ends(&nowhere, "failed", "no_capacity", &["within 3 s", "${meta.rack} = nowhere", "ruled out 1 node"]);
+    ends_saying(
+        &nowhere,
+        "failed",
+        "no_capacity",
+        &["within 3 s", "${meta.rack} = nowhere", "ruled out 1 node"],
+    );
     assert_eq!(nowhere["attempts"].as_array().unwrap().len(), 1);
     let unknown = world.result("unknown", LIMIT).await;
-    ends(&unknown, "rejected", "invalid", &["unsupported attribute", "${node.colour}"]);
+    ends_saying(&unknown, "rejected", "invalid", &["unsupported attribute", "${node.colour}"]);
     // What no node has at all is told before anything is dispatched.
     let no_device = world.result("no-device", LIMIT).await;
-    ends(&no_device, "failed", "no_capacity", &["no node has 1 nvidia/gpu", "the nodes have none"]);
+    ends_saying(&no_device, "failed", "no_capacity", &["no node has 1 nvidia/gpu", "the nodes have none"]);
     assert_eq!(no_device["attempts"], json!([]));
     assert_eq!(children(&world).await.len(), 2);
 }
@@ -208,10 +207,10 @@ async fn unused_variants_are_swept_and_used_ones_stay() {
     // The same shape is the same variant again.
     world.commit_action("short-again", "hello", shape);
     let again = world.result("short-again", LIMIT).await;
-    ends(&again, "succeeded", "success", &[]);
+    ends_saying(&again, "succeeded", "success", &[]);
     assert_eq!(nomad_job(&world, &again).await["ParentID"], json!(of_short));
     std::fs::write(world.path("end"), "").unwrap();
-    ends(&world.result("long", LIMIT).await, "succeeded", "success", &[]);
+    ends_saying(&world.result("long", LIMIT).await, "succeeded", "success", &[]);
     wait_for("all variants to go", LIMIT, async || {
         let found = variants(&world).await;
         if found == [foreign] { Ok(()) } else { Err(format!("{found:?}")) }
@@ -250,7 +249,7 @@ async fn purge(world: &World, job: &str) {
 /// The action's result after it ran once, of as many attempts, and the job that its last one came from.
 async fn ran_once(world: &World, attempts: usize) -> (Value, String) {
     let result = world.result("once", LIMIT).await;
-    ends(&result, "succeeded", "success", &[]);
+    ends_saying(&result, "succeeded", "success", &[]);
     assert_eq!(result["attempts"].as_array().unwrap().len(), attempts, "{result}");
     assert_eq!(world.ledger_lines(), ["once"]);
     assert_eq!(children(world).await.len(), 1);
@@ -310,7 +309,7 @@ async fn a_take_over_recovers_what_a_variant_runs() {
     let other = world.launch_another("store-two", &["--take-over"]);
     other.ready().await;
     std::fs::write(world.path("end"), "").unwrap();
-    ends(&world.result("kept", LIMIT).await, "succeeded", "success", &[]);
+    ends_saying(&world.result("kept", LIMIT).await, "succeeded", "success", &[]);
     assert_eq!(world.ledger_lines(), ["kept"]);
 }
 
@@ -321,7 +320,7 @@ async fn a_variant_dispatched_by_hand_is_stopped_and_says_why() {
     let _agent = world.agent().await;
     world.ops.commit("a formula", &[("formulas/hello.sh", Some("echo hello\n"))]);
     world.commit_action("shaped", "hello", "resources = { memory = \"64MiB\" }\n");
-    ends(&world.result("shaped", LIMIT).await, "succeeded", "success", &[]);
+    ends_saying(&world.result("shaped", LIMIT).await, "succeeded", "success", &[]);
     let variant = variants(&world).await.pop().unwrap();
     let script = format!("echo started >> {}\n", world.ledger().display());
     let payload = BASE64_STANDARD.encode(script);
@@ -333,6 +332,6 @@ async fn a_variant_dispatched_by_hand_is_stopped_and_says_why() {
         serde_json::from_str::<Value>(&world.ops.read(path).unwrap()).map_err(|error| error.to_string())
     })
     .await;
-    ends(&result, "rejected", "not_adopted", &["commit an action, or dispatch runner itself"]);
+    ends_saying(&result, "rejected", "not_adopted", &["commit an action, or dispatch runner itself"]);
     assert_eq!(world.ledger_lines(), Vec::<String>::new());
 }

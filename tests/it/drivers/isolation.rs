@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{EXEC, LIMIT, commit, docker, ends, world};
-use crate::support::images;
+use super::{EXEC, LIMIT, commit, docker, world};
+use crate::support::{ends_with_code, images};
 
 /// Prints `name value` lines: what the kernel says of the process, its limits, and what it could write.
 const LOOK: &str = r#"
@@ -55,7 +55,7 @@ async fn a_task_under_docker_has_no_more_than_it_needs() {
     commit(&world, &[("look.sh", LOOK, ""), ("forks.sh", forks, ""), ("memory.sh", memory, "")]);
 
     let look = world.result("look", LIMIT).await;
-    ends(&look, "succeeded", "success", 0);
+    ends_with_code(&look, "succeeded", "success", 0);
     let seen = seen(&look);
     let none = "0000000000000000";
     has(&seen, &[("CapInh", none), ("CapPrm", none), ("CapEff", none), ("CapBnd", none), ("CapAmb", none)]);
@@ -85,7 +85,7 @@ async fn a_task_under_exec_has_its_chroot_its_processes_and_its_memory() {
     let memory = "echo begin\nhead -c 400000000 /dev/zero | tail\necho no limit\n";
     commit(&world, &[("look.sh", LOOK, ""), ("memory.sh", memory, "")]);
     let look = world.result("look", LIMIT).await;
-    ends(&look, "succeeded", "success", 0);
+    ends_with_code(&look, "succeeded", "success", 0);
     let seen = seen(&look);
     let none = "0000000000000000";
     has(&seen, &[("CapInh", none), ("CapPrm", none), ("CapEff", none), ("CapBnd", none), ("CapAmb", none)]);
