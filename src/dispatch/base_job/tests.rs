@@ -58,12 +58,46 @@ fn a_lack_has_a_place() {
     assert!(BaseJob::read("runner", "job {").is_err());
 }
 
+/// The first block `path` leads to.
+fn inner(body: &Body, path: &[&str]) -> Body {
+    path.iter().fold(body.clone(), |body, ident| blocks(&body, ident).next().unwrap().body.clone())
+}
+
 /// What the templates of the one task hold.
 fn templates(hcl: &str) -> Vec<Expression> {
-    let body: Body = hcl::from_str(hcl).unwrap();
-    let inner = |body: &Body, ident: &str| blocks(body, ident).next().unwrap().body.clone();
-    let task = inner(&inner(&inner(&body, "job"), "group"), "task");
+    let task = inner(&hcl::from_str(hcl).unwrap(), &["job", "group", "task"]);
     blocks(&task, "template").filter_map(|block| attribute(block.body(), "data")).cloned().collect()
+}
+
+#[test]
+fn what_the_promises_rest_on_is_the_same_in_every_shipped_job() {
+    let runner: Body = hcl::from_str(RUNNER).unwrap();
+    for job in BaseJob::shipped() {
+        let other: Body = hcl::from_str(&job.text).unwrap();
+        let of = |name: &str| {
+            let same = |block: &&Block| block.labels().first().is_some_and(|label| label.as_str() == name);
+            [&runner, &other].map(|body| blocks(body, "variable").find(same).cloned())
+        };
+        for name in ["role", "audience", "kv", "prefix", "gate", "lost_after"] {
+            let [expected, found] = of(name);
+            assert!(found.is_some() && expected == found, "{}: variable {name}", job.name());
+        }
+        for block in ["restart", "reschedule", "disconnect"] {
+            let path = ["job", "group", block];
+            assert_eq!(inner(&other, &path), inner(&runner, &path), "{}: {block}", job.name());
+        }
+        for block in ["identity", "vault", "dispatch_payload"] {
+            let path = ["job", "group", "task", block];
+            assert_eq!(inner(&other, &path), inner(&runner, &path), "{}: {block}", job.name());
+        }
+        let task = |body: &Body| inner(body, &["job", "group", "task"]);
+        let (other, runner) = (task(&other), task(&runner));
+        for template in blocks(&runner, "template") {
+            let found = blocks(&other, "template").any(|other| other == template);
+            let place = attribute(template.body(), "destination");
+            assert!(found, "{}: the template {place:?}", job.name());
+        }
+    }
 }
 
 #[test]
