@@ -24,6 +24,7 @@ pub mod http;
 pub mod ids;
 pub mod intake;
 pub mod lifecycle;
+pub mod metrics;
 pub mod nomad;
 pub mod ops_repo;
 pub mod outcome;

@@ -41,6 +41,7 @@ use crate::{
     grant::{self, Grants, Upkeep},
     http::{self, HookSecret},
     ids::Revision,
+    metrics::Metrics,
     nomad, ops_repo,
     ops_repo::{ClaimError, OpsRepo, Owner, RemoteUrl},
     queue,
@@ -234,6 +235,10 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
     let listen = |source| Error::Listen { address: config.server.listen.to_string(), source };
     let listener = TcpListener::bind(config.server.listen).await.map_err(listen)?;
 
+    let metrics = Metrics::new(jiff::Timestamp::now());
+    if let Some(at) = store.last_end().await? {
+        metrics.last_ended(at);
+    }
     let health = Health::default();
     let wake = Arc::new(Notify::new());
     let ready = Arc::new(AtomicBool::new(false));
@@ -251,6 +256,7 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
         nomad: Arc::clone(&nomad),
         live: http::Live::new(Arc::clone(&nomad)),
         driver: Arc::clone(&driver),
+        scrape: http::Scrape::new(metrics.clone()),
         ending: stopping.clone(),
     };
     tasks.spawn(http::serve(listener, Arc::new(rooms)));
@@ -264,6 +270,7 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
         health,
         wake,
         ready,
+        metrics,
         orders: driver,
     }
     .run(&options, &stopping, &tasks)
@@ -286,6 +293,7 @@ struct Running<'config> {
     health: Health,
     wake: Arc<Notify>,
     ready: Arc<AtomicBool>,
+    metrics: Metrics,
     /// Where the HTTP API finds the driver.
     orders: Arc<OnceLock<Inbox>>,
 }
@@ -332,6 +340,7 @@ impl Running<'_> {
             results_ready: Arc::new(Notify::new()),
             nodes: Nodes::default(),
             permits: Permits::default(),
+            metrics: self.metrics.clone(),
         });
         self.recover(&rooms, &repo, config).await?;
         let driver = Driver::load(Arc::clone(&rooms), rules(config)).await?;
@@ -353,6 +362,7 @@ impl Running<'_> {
             interval: config.results.push_interval.0,
             ready: Arc::clone(&rooms.results_ready),
             progress: rooms.progress.clone(),
+            metrics: self.metrics.clone(),
         };
         // It is set here alone.
         drop(self.orders.set(driver.inbox()));

@@ -29,6 +29,10 @@ pub struct Health {
 }
 
 impl Subject {
+    /// Every subject.
+    pub const ALL: [Self; 6] =
+        [Self::Nomad, Self::Vault, Self::OpsRepo, Self::Results, Self::History, Self::Store];
+
     /// The word for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -66,6 +70,12 @@ impl Health {
         {
             tracing::info!(subject = subject.as_str(), "recovered");
         }
+    }
+
+    /// Whether a subject is in trouble.
+    #[must_use]
+    pub fn is_degraded(&self, subject: Subject) -> bool {
+        self.troubles.read().is_ok_and(|troubles| troubles.contains_key(&subject))
     }
 
     /// Everything that is in trouble, in words.

@@ -37,7 +37,7 @@ pub(super) async fn meet(rooms: &Rooms, rules: &adopt::Rules, child_id: &str) ->
     let Some(child) = rooms.nomad.child(child_id).await? else { return Ok(Met::Old) };
     if dispatch_id_of(child_id).is_some() || !child.dispatch_idempotency_token.is_empty() {
         stop(rooms, child_id).await?;
-        rooms.tell(
+        rooms.tell_of_child(
             child_id,
             "stopped",
             "it looks like one of consign's own, but this agent did not dispatch it",
@@ -51,7 +51,7 @@ pub(super) async fn meet(rooms: &Rooms, rules: &adopt::Rules, child_id: &str) ->
     let base = rooms.base_jobs.base_of(&child.parent_id).unwrap_or(&child.parent_id);
     let job = adopted(&child, adopt::decide(&child, base, rules), now)?;
     rooms.store.save(&job, "adopted", now).await?;
-    rooms.tell(&job.name(), "adopted", child_id);
+    rooms.tell(&job, "adopted", child_id);
     Ok(Met::Adopted(Box::new(job)))
 }
 

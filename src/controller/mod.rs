@@ -24,8 +24,16 @@ pub mod watch;
 
 use jiff::Timestamp;
 
+use crate::ids::JobId;
+
 /// The present time, to the millisecond that records keep.
 fn now() -> Timestamp {
     let now = Timestamp::now();
     now.round(jiff::Unit::Millisecond).unwrap_or(now)
+}
+
+/// What carries a job's id through every log line about it, in whatever room. It is a span of its own, not of
+/// the present one, so that each line has the id once; and of the level that no filter leaves out alone.
+fn span(job_id: JobId) -> tracing::Span {
+    tracing::error_span!(parent: None, "job", %job_id)
 }

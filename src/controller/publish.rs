@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -10,6 +10,8 @@ use super::{
     step::Progress,
 };
 use crate::{
+    ids::JobId,
+    metrics::Metrics,
     ops_repo::{self, OpsRepo, ResultEntry},
     retry::Pause,
     store::{self, PendingResult, Store},
@@ -34,6 +36,8 @@ pub struct Publisher {
     pub ready: Arc<Notify>,
     /// Whoever wants to hear what happens.
     pub progress: tokio::sync::broadcast::Sender<Progress>,
+    /// What is measured.
+    pub metrics: Metrics,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -93,15 +97,26 @@ impl Publisher {
                 content: result.content.clone().into_bytes(),
             })
             .collect();
-        let published = self.repo.publish(&entries, &subject(&pending)).await?;
+        let began = Instant::now();
+        let published = self.repo.publish(&entries, &subject(&pending)).await;
+        let pushed = published.as_ref().ok().map(|published| pending.len() - published.refused.len());
+        self.metrics.pushed(began.elapsed(), pushed);
+        let published = published?;
         self.store.results_pushed(&pending, super::now()).await?;
         for (path, why) in published.refused {
-            tracing::error!(path, why, "a result file cannot stand there; the result is in the store alone");
+            let of = pending.iter().find(|result| result.path == path);
+            of.map_or_else(tracing::Span::none, span).in_scope(|| {
+                tracing::error!(
+                    path,
+                    why,
+                    "a result file cannot stand there; the result is in the store alone"
+                );
+            });
         }
         for result in &pending {
             let detail = published.commit.as_ref().map(ToString::to_string).unwrap_or_default();
             let name = named(result);
-            tracing::info!(job = name, commit = detail, "result committed");
+            span(result).in_scope(|| tracing::info!(job = name, commit = detail, "result committed"));
             // Nobody watching is no error.
             drop(self.progress.send(Progress {
                 name,
@@ -111,6 +126,10 @@ impl Publisher {
         }
         Ok(i64::try_from(pending.len()) == Ok(RESULTS_PER_COMMIT))
     }
+}
+
+fn span(result: &PendingResult) -> tracing::Span {
+    result.job_id.parse::<JobId>().map_or_else(|_| tracing::Span::none(), super::span)
 }
 
 /// The name that the result goes by: its file's stem.

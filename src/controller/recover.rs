@@ -83,7 +83,7 @@ pub async fn recover(rooms: &Rooms, ground: &Ground, actions: &str) -> Result<us
         let mut job = rebuilt(&child, base, &meta, &id, ground, actions);
         admit(rooms, &mut job, &child.id).await?;
         rooms.store.save(&job, "recovered", super::now()).await?;
-        rooms.tell(&job.name(), "recovered", child.id);
+        rooms.tell(&job, "recovered", child.id);
         recovered += 1;
     }
     Ok(recovered)

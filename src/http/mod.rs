@@ -11,6 +11,7 @@ mod logs;
 pub mod openapi;
 mod problem;
 mod routes;
+mod scrape;
 #[cfg(test)]
 mod tests;
 pub mod view;
@@ -34,7 +35,7 @@ use serde_json::json;
 use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
-pub use self::{hooks::HookSecret, live::Live};
+pub use self::{hooks::HookSecret, live::Live, scrape::Scrape};
 use self::{problem::Problem, routes::Route};
 use crate::{
     controller::{driver::Inbox, health::Health},
@@ -69,6 +70,8 @@ pub struct Rooms {
     pub live: Live,
     /// Where orders go; set once the agent takes work.
     pub driver: Arc<OnceLock<Inbox>>,
+    /// What Prometheus reads.
+    pub scrape: Scrape,
     /// Ends what would go on for ever.
     pub ending: CancellationToken,
 }

@@ -99,6 +99,7 @@ fn response(answer: &Answer, schemas: &mut SchemaGenerator) -> Value {
     let content = match answer.content {
         Content::Json(schema) => json!({ "application/json": { "schema": schema(schemas) } }),
         Content::Object => json!({ "application/json": { "schema": { "type": "object" } } }),
+        Content::Metrics => json!({ "application/openmetrics-text": { "schema": { "type": "string" } } }),
         Content::Text => json!({ "text/plain": { "schema": { "type": "string" } } }),
     };
     json!({ "description": answer.description, "content": content })
@@ -120,6 +121,7 @@ const fn why(status: u16) -> &'static str {
         409 => "the job is not in a state for it",
         413 => "the body is too large",
         422 => "a parameter or a field makes no sense",
+        500 => "the agent's store failed",
         _ => "the agent is starting, ending, or in trouble",
     }
 }

@@ -13,7 +13,7 @@ use super::{
     access::Access,
     health, hooks,
     jobs::{self, PAGE_LIMIT},
-    logs, openapi, readyz,
+    logs, openapi, readyz, scrape,
     view::{JobDetails, JobList, RetryRequest},
 };
 use crate::{lifecycle::Phase, tokens::Scope};
@@ -60,6 +60,8 @@ pub(super) enum Content {
     Object,
     /// Text.
     Text,
+    /// Metrics, as `OpenMetrics` has them.
+    Metrics,
 }
 
 /// Every route.
@@ -84,6 +86,15 @@ pub(super) fn table() -> Vec<Route> {
         Route {
             answers: vec![object(200, "what is in trouble")],
             ..open(Method::GET, "/healthz", get(health), "The same as /health.")
+        },
+        Route {
+            answers: vec![Answer {
+                status: 200,
+                description: "the agent's metrics",
+                content: Content::Metrics,
+            }],
+            problems: vec![500],
+            ..open(Method::GET, "/metrics", get(scrape::metrics), "What Prometheus reads.")
         },
         Route {
             answers: vec![object(202, "it looks")],

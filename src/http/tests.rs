@@ -15,11 +15,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{HookSecret, Live, Rooms, access::Access, routes, serve};
+use super::{HookSecret, Live, Rooms, Scrape, access::Access, routes, serve};
 use crate::{
     controller::{driver::Message, health::Health},
     credential::Credential,
     lifecycle::{Job, Origin, Work},
+    metrics::Metrics,
     nomad,
     store::Store,
     tokens::{Scope, TokensFile},
@@ -74,6 +75,7 @@ impl Server {
             live: Live::new(Arc::clone(&nomad)),
             nomad,
             driver: Arc::new(driver),
+            scrape: Scrape::new(Metrics::new(Timestamp::now())),
             ending: ending.clone(),
         };
         tokio::spawn(serve(listener, Arc::new(rooms)));
@@ -127,7 +129,7 @@ async fn every_route_asks_for_its_scope_and_no_other_opens_it() {
         let Access::Scope(scope) = route.access else {
             assert!(ask(None).await.status().is_success(), "{name}");
             assert!(
-                ["/livez", "/readyz", "/health", "/healthz", "/hooks/git", "/openapi.json"]
+                ["/livez", "/readyz", "/health", "/healthz", "/metrics", "/hooks/git", "/openapi.json"]
                     .contains(&route.path)
             );
             continue;

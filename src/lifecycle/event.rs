@@ -118,13 +118,18 @@ impl Job {
                 self.waits_for = Some(what);
                 self.stage = Stage::Waiting;
             }
-            (Stage::Waiting | Stage::Queued, Event::Approved { by }) => {
+            (stage @ (Stage::Waiting | Stage::Queued), Event::Approved { by }) => {
+                // A job that is approved anew keeps its place.
+                if stage == Stage::Waiting {
+                    self.queued_at = Some(now);
+                }
                 self.approved_by = Some(by);
                 self.waits_for = None;
                 self.stage = Stage::Queued;
             }
             (Stage::Waiting, Event::Released) if self.approved_by.is_some() => {
                 self.waits_for = None;
+                self.queued_at = Some(now);
                 self.stage = Stage::Queued;
             }
             (Stage::Queued, Event::Intended { dispatch_id, parent, meta, payload }) => {
@@ -136,6 +141,7 @@ impl Job {
                 self.retry = Some(retry);
                 self.cancelled = None;
                 self.ending = None;
+                self.queued_at = Some(now);
                 self.stage = Stage::Queued;
             }
             (Stage::Concluded | Stage::Withdrawn, Event::Cancelled(cancellation)) if self.runs_again() => {
@@ -153,6 +159,7 @@ impl Job {
                 self.cancelled.get_or_insert(cancellation);
             }
             (Stage::Withdrawn, Event::Again) => {
+                self.queued_at = Some(now);
                 self.stage = Stage::Queued;
             }
             (Stage::Withdrawn, Event::Ended) => {

@@ -31,6 +31,9 @@ pub struct Job {
     pub stage: Stage,
     /// When it was first seen.
     pub submitted_at: Timestamp,
+    /// When it last got into the queue; absent from records of earlier versions.
+    #[serde(default)]
+    pub queued_at: Option<Timestamp>,
     /// What it waits for, in words.
     pub waits_for: Option<String>,
     /// The rule that approved it.
@@ -262,6 +265,7 @@ impl Job {
             work,
             stage: Stage::Queued,
             submitted_at: now,
+            queued_at: Some(now),
             waits_for: None,
             approved_by: None,
             cancelled: None,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub mod result_file;
 
 /// How a job ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// The task ran and ended with exit code 0.
@@ -54,6 +54,12 @@ pub enum Cause {
     NotApproved,
     ApprovalExpired,
     NotAdopted,
+}
+
+impl Outcome {
+    /// Every outcome, in the order of the table in the documentation.
+    pub const ALL: [Self; 6] =
+        [Self::Succeeded, Self::Failed, Self::TimedOut, Self::Cancelled, Self::Lost, Self::Rejected];
 }
 
 impl Cause {

@@ -4,6 +4,7 @@
 //! returns (`synchronous = FULL`). The folder is locked: a second agent on it ends with a message.
 
 mod admissions;
+mod counts;
 mod intake;
 mod jobs;
 mod list;
@@ -21,6 +22,7 @@ use sqlx::{
 };
 
 pub use self::{
+    counts::Counts,
     intake::{Intake, PastAction},
     jobs::dispatch_id_of,
     list::Page,

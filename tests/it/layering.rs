@@ -26,7 +26,7 @@ const LEVELS: &[(&str, &[&str])] = &[
             "validation",
         ],
     ),
-    ("drivers", &["nomad", "ops_repo", "store", "vault"]),
+    ("drivers", &["metrics", "nomad", "ops_repo", "store", "vault"]),
     ("effects", &["dispatch::launch", "dispatch::nodes", "grant", "intake", "track"]),
     ("controller", &["controller"]),
     (

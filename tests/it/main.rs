@@ -13,6 +13,7 @@ mod drivers;
 mod hooks;
 mod invalid;
 mod layering;
+mod metrics;
 mod mounts;
 mod outages;
 mod outcomes;

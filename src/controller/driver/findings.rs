@@ -171,16 +171,16 @@ impl Driver {
 
     /// Puts a job that was just recorded in its slot.
     async fn taken(&mut self, job: Job, event: &'static str, ended: bool) {
-        let name = job.name();
         let told = match (&job.ending, &job.waits_for, &job.approved_by) {
             (Some(ending), ..) => ("rejected", ending.message.clone()),
             (None, Some(what), _) => ("waiting", what.clone()),
             (None, None, by) => ("approved", by.clone().unwrap_or_default()),
         };
-        self.rooms.tell(&name, event, "");
-        self.rooms.tell(&name, told.0, told.1);
+        self.rooms.tell(&job, event, source(&job.origin));
+        self.rooms.tell(&job, told.0, told.1);
         let job_id = job.job_id;
         if ended {
+            self.rooms.metrics.ended(&job, super::super::now());
             self.rooms.results_ready.notify_one();
         }
         match self.slots.get_mut(&job_id) {
@@ -201,5 +201,13 @@ impl Driver {
                 self.consider(job_id);
             }
         }
+    }
+}
+
+/// The file and the commit that a job was read from, in words.
+fn source(origin: &Origin) -> String {
+    match origin {
+        Origin::Action { path, revision, .. } => format!("{path} at {revision}"),
+        Origin::Hand { .. } => String::new(),
     }
 }

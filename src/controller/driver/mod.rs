@@ -345,11 +345,8 @@ impl Driver {
                 slot.seen.consulted &= !std::mem::take(&mut slot.told);
             }
             Err(error) => {
-                tracing::debug!(
-                    job = slot.job.name(),
-                    error = crate::telemetry::chain(&error),
-                    "step failed"
-                );
+                let (name, told) = (slot.job.name(), crate::telemetry::chain(&error));
+                super::span(job_id).in_scope(|| tracing::debug!(job = name, error = told, "step failed"));
                 let wait = jiff::SignedDuration::try_from(slot.pause.wait()).unwrap_or_default();
                 slot.held_until = Some(super::now() + wait);
                 // An effect may have been recorded before the step failed.

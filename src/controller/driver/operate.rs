@@ -93,7 +93,8 @@ impl Driver {
         let event = Event::Cancelled(Cancellation { cause: Cause::Cancelled, reason });
         let busy = slot.busy;
         if !slot.deferred.iter().any(|deferred| matches!(deferred, Event::Cancelled(_))) {
-            tracing::info!(job = slot.job.name(), by = order.by, "asked to cancel");
+            let (name, by) = (slot.job.name(), &order.by);
+            super::super::span(order.job_id).in_scope(|| tracing::info!(job = name, by, "asked to cancel"));
             self.tell_slot(order.job_id, event).await;
         }
         // A step in hand takes the event up when it is over.
@@ -113,7 +114,7 @@ impl Driver {
             return Err(RetryRefused::Live(job.phase()).into());
         }
         self.rooms.store.save(&job, name, now).await?;
-        self.rooms.tell(&job.name(), name, format!("by {}", order.by));
+        self.rooms.tell(&job, name, format!("by {}", order.by));
         self.insert(job.clone());
         self.consider(order.job_id);
         Ok(job)

@@ -6,6 +6,7 @@ mod launch;
 use std::{collections::BTreeSet, sync::Arc};
 
 use tokio::sync::{Semaphore, broadcast};
+use tracing::Instrument as _;
 
 pub use self::launch::awaited;
 use super::{
@@ -18,6 +19,7 @@ use crate::{
     dispatch::{self, launch::BaseJobs, nodes::Nodes},
     grant::{self, Grants, Upkeep},
     lifecycle::{Cancellation, Ending, Event, IllegalEvent, Job, Origin, Stage},
+    metrics::{Measure, Metrics},
     nomad::{self, placement_reasons},
     outcome::Cause,
     store::{self, Store},
@@ -59,6 +61,8 @@ pub struct Rooms {
     pub nodes: Nodes,
     /// How much is done at a time.
     pub permits: Permits,
+    /// What is measured.
+    pub metrics: Metrics,
 }
 
 /// How much is done at a time, over all jobs.
@@ -127,12 +131,20 @@ pub struct Performed {
 }
 
 impl Rooms {
-    /// Tells whoever watches.
-    pub fn tell(&self, name: &str, event: &'static str, detail: impl Into<String>) {
-        let detail = detail.into();
-        tracing::info!(job = name, event, detail);
+    /// Tells whoever watches what happened to a job.
+    pub fn tell(&self, job: &Job, event: &'static str, detail: impl Into<String>) {
+        let (name, detail) = (job.name(), detail.into());
+        super::span(job.job_id).in_scope(|| tracing::info!(job = name, event, detail));
         // Nobody watching is no error.
-        drop(self.progress.send(Progress { name: name.to_owned(), event, detail }));
+        drop(self.progress.send(Progress { name, event, detail }));
+    }
+
+    /// Tells whoever watches what happened to a child that is no job's.
+    pub fn tell_of_child(&self, child: &str, event: &'static str, detail: &str) {
+        tracing::info!(job = child, event, detail);
+        let (name, detail) = (child.to_owned(), detail.to_owned());
+        // Nobody watching is no error.
+        drop(self.progress.send(Progress { name, event, detail }));
     }
 
     /// Reports what a step failed on.
@@ -149,15 +161,23 @@ impl Rooms {
     /// Applies an event, puts it on record and tells of it.
     async fn record(&self, job: &mut Job, event: Event) -> Result<(), Error> {
         let now = super::now();
-        let (name, detail) = (event.name(), detail(&event));
+        let (name, detail, measure) = (event.name(), detail(&event), Measure::of(job, &event, now));
         job.apply(event, now)?;
         self.store.save(job, name, now).await?;
-        self.tell(&job.name(), name, detail);
+        self.tell(job, name, detail);
+        if let Some(measure) = measure {
+            self.metrics.count(measure);
+        }
         Ok(())
     }
 
-    /// Performs one step.
-    pub async fn perform(&self, mut job: Job, mut seen: Seen, step: Step) -> Result<Performed, Error> {
+    /// Performs one step. Whatever is logged meanwhile, in whatever room, carries the job's id.
+    pub async fn perform(&self, job: Job, seen: Seen, step: Step) -> Result<Performed, Error> {
+        let span = super::span(job.job_id);
+        self.take_step(job, seen, step).instrument(span).await
+    }
+
+    async fn take_step(&self, mut job: Job, mut seen: Seen, step: Step) -> Result<Performed, Error> {
         match step {
             Step::Consult => self.consult(&mut job, &mut seen).await?,
             Step::Intend => self.intend(&mut job).await?,
@@ -172,7 +192,7 @@ impl Rooms {
             Step::Begin { at } => self.record(&mut job, Event::Started { at }).await?,
             Step::Shed { child } => {
                 meet::stop(self, &child).await?;
-                self.tell(&job.name(), "duplicate stopped", child.as_str());
+                self.tell(&job, "duplicate stopped", child.as_str());
                 seen.shed.insert(child);
             }
             Step::Stop(reason) => {
@@ -240,11 +260,19 @@ impl Rooms {
     }
 
     async fn grant(&self, job: &mut Job) -> Result<(), Error> {
-        let Some(allocation) = job.attempt().and_then(|attempt| attempt.allocation.clone()) else {
+        let Some(attempt) = job.attempt() else { return Ok(()) };
+        let (dispatch_id, Some(allocation)) = (attempt.dispatch_id, attempt.allocation.clone()) else {
             return Ok(());
         };
         match self.grants.issue(&allocation, &job.work.secrets).await {
-            Ok(_) => self.record(job, Event::Granted).await,
+            Ok(_) => {
+                let admitted_at = self.store.admitted_at(dispatch_id).await?;
+                self.record(job, Event::Granted).await?;
+                if let Some(admitted_at) = admitted_at {
+                    self.metrics.gate_opened(admitted_at, super::now());
+                }
+                Ok(())
+            }
             Err(error @ (grant::Error::UnknownSecret(_) | grant::Error::Withdrawn(_))) => {
                 let reason = Cancellation { cause: Cause::SecretDenied, reason: error.to_string() };
                 if let Some(child) = job.attempt().and_then(|attempt| attempt.child.clone()) {
@@ -262,7 +290,8 @@ impl Rooms {
         self.store.finish(job, &result_path(job, &self.actions), now).await?;
         let ending = job.ending.as_ref();
         let outcome = ending.map(|ending| format!("{}: {}", ending.cause.outcome(), ending.message));
-        self.tell(&job.name(), "ended", outcome.unwrap_or_default());
+        self.tell(job, "ended", outcome.unwrap_or_default());
+        self.metrics.ended(job, now);
         self.results_ready.notify_one();
         Ok(())
     }
