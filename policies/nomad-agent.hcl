@@ -21,7 +21,9 @@ node {
   policy = "read"
 }
 
-# The host volumes of [mounts]: "read" for read-only ones, else "write".
+# The host volumes of [mounts] and of the base jobs, here those of the default configuration: "read" where all
+# only read, else "write". Add a block for each other one; `consign bootstrap --under-nomad` writes them from its
+# configuration. A policy can name letters, digits and "-" alone.
 host_volume "ssh" {
   policy = "read"
 }
@@ -34,7 +36,7 @@ host_volume "sops" {
   policy = "read"
 }
 
-# The host volume of the base job `training`.
+# That of the base job `training`.
 host_volume "training" {
   policy = "write"
 }

@@ -45,6 +45,15 @@ pub enum Error {
         /// The value.
         value: String,
     },
+    /// A Nomad ACL policy cannot name a host volume.
+    #[error(
+        "the host volume {name:?} cannot stand in a Nomad ACL policy: name it with letters, digits and `-`, \
+         in Nomad and where it is used, [mounts] or a base job"
+    )]
+    VolumeName {
+        /// The host volume.
+        name: String,
+    },
     /// A Nomad ACL policy of the agent's name is bound to another job.
     #[error(
         "the Nomad ACL policy {name} is bound to {bound_to}: remove it, or name that job with --agent-job"

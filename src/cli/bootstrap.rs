@@ -5,7 +5,10 @@ use std::{path::PathBuf, process::ExitCode};
 use super::{Failure, Outcome, Surroundings, output};
 use crate::{
     agent,
-    bootstrap::{self, AgentJob, Settings, acl},
+    bootstrap::{
+        self, AgentJob, Settings,
+        acl::{self, HostVolumes},
+    },
     dispatch::launch::Registered,
     nomad,
 };
@@ -44,6 +47,7 @@ pub(super) async fn run(arguments: &Arguments, surroundings: &Surroundings) -> O
     let mut settings = Settings::of(&config, arguments.token_out.clone())
         .map_err(|error| Failure(format!("cannot read [nomad] ca_cert: {error}")))?;
     settings.agent_job = arguments.agent_job(&config.nomad.namespace);
+    let base_jobs = agent::base_jobs(&config)?;
     let changes = bootstrap::plan(&vault, &settings).await?;
     for change in &changes {
         if arguments.dry_run {
@@ -55,9 +59,10 @@ pub(super) async fn run(arguments: &Arguments, surroundings: &Surroundings) -> O
     }
     let mut count = changes.len();
     if let Some(job) = &settings.agent_job {
-        count += nomad_policy(arguments.dry_run, &nomad, &settings, job).await?;
+        let volumes = HostVolumes::of(&config, &base_jobs);
+        let state = acl::plan(&nomad, &settings, job, &volumes).await?;
+        count += nomad_policy(arguments.dry_run, &nomad, state).await?;
     }
-    let base_jobs = agent::base_jobs(&config)?;
     let states =
         if arguments.dry_run { base_jobs.survey(&nomad).await? } else { base_jobs.ensure(&nomad).await? };
     for (name, state) in states {
@@ -82,13 +87,8 @@ pub(super) async fn run(arguments: &Arguments, surroundings: &Surroundings) -> O
 }
 
 /// Writes the agent's ACL policy where it is missing; gives the number of changes.
-async fn nomad_policy(
-    dry_run: bool,
-    nomad: &nomad::Client,
-    settings: &Settings,
-    job: &AgentJob,
-) -> Result<usize, Failure> {
-    match acl::plan(nomad, settings, job).await? {
+async fn nomad_policy(dry_run: bool, nomad: &nomad::Client, state: acl::State) -> Result<usize, Failure> {
+    match state {
         acl::State::Right => Ok(0),
         acl::State::Off => {
             output::line(

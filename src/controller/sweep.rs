@@ -1,8 +1,8 @@
-//! Purges variants that nothing has used for long.
+//! Stops variants that nothing has used for long.
 //!
 //! A variant is in use while an attempt on record names it or a child of it lives. Its last use stands in
 //! the store; one that Nomad has and the store does not know, such as after a take-over, counts from when
-//! it is first met. What consign did not register is never touched.
+//! it is first met. What consign did not register is never touched. Nomad collects stopped variants by itself; until then they count as absent.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -61,14 +61,14 @@ async fn sweep(rooms: &Rooms, keep: Duration) -> Result<(), Error> {
         } else if due(used_at) {
             let gone = rooms
                 .base_jobs
-                .purge(&rooms.nomad, &id, async || -> Result<bool, Error> {
+                .stop_variant(&rooms.nomad, &id, async || -> Result<bool, Error> {
                     let used_at = rooms.store.variants().await?.get(&id).copied();
                     Ok(used_at.is_some_and(|used_at| !due(used_at)) || named(rooms).await?.contains(&id))
                 })
                 .await?;
             if gone {
                 rooms.store.forget_variant(&id).await?;
-                tracing::info!(job = id, "unused variant purged");
+                tracing::info!(job = id, "unused variant stopped");
             }
         }
     }
@@ -91,7 +91,7 @@ async fn named(rooms: &Rooms) -> Result<BTreeSet<String>, Error> {
     Ok(launched.flat_map(|job| &job.attempts).map(|attempt| attempt.parent.clone()).collect())
 }
 
-/// The variants that consign registered, as Nomad lists them.
+/// The variants that consign registered and did not stop, as Nomad lists them.
 async fn in_nomad(rooms: &Rooms) -> Result<Vec<String>, Error> {
     let mut found = Vec::new();
     for base in rooms.base_jobs.names() {
@@ -99,7 +99,7 @@ async fn in_nomad(rooms: &Rooms) -> Result<Vec<String>, Error> {
         let ours = |meta: &BTreeMap<String, String>| {
             meta.contains_key(MARKER) && meta.get(VARIANT_OF).map(String::as_str) == Some(base)
         };
-        found.extend(jobs.into_iter().filter(|job| ours(&job.meta)).map(|job| job.id));
+        found.extend(jobs.into_iter().filter(|job| !job.stop && ours(&job.meta)).map(|job| job.id));
     }
     Ok(found)
 }

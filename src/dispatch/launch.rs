@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 
 use super::{
     base_job::{self, BaseJob, MARKER},
+    needs::Volume,
     shape::Shape,
     variant::{self, DIGITS, Parent, VARIANT_OF},
 };
@@ -27,7 +28,7 @@ struct Inner {
     jobs: BTreeMap<String, BaseJob>,
     settings: base_job::Settings,
     plain: BTreeMap<String, Parent>,
-    /// The variants that are known to stand in Nomad. Held while one is registered or purged.
+    /// The variants that are known to stand in Nomad. Held while one is registered or stopped.
     registered: Mutex<BTreeSet<String>>,
 }
 
@@ -111,6 +112,11 @@ impl BaseJobs {
         self.inner.plain.keys().map(String::as_str)
     }
 
+    /// The host volumes that the base jobs themselves mount, whatever actions ask for.
+    pub fn volumes(&self) -> impl Iterator<Item = &Volume> {
+        self.inner.plain.values().flat_map(|parent| &parent.needs.volumes)
+    }
+
     /// The base job that a Nomad job is, or is a variant of.
     #[must_use]
     pub fn base_of<'id>(&self, parent: &'id str) -> Option<&'id str> {
@@ -142,7 +148,7 @@ impl BaseJobs {
         Ok(done)
     }
 
-    /// Registers a variant where it is absent. It is looked for once; after that it counts as there until
+    /// Registers a variant where it is absent or stopped. It is looked for once; after that it counts as there until
     /// [`Self::forget`].
     pub async fn ensure_variant(&self, nomad: &nomad::Client, parent: &Parent) -> Result<(), Error> {
         let mut registered = self.inner.registered.lock().await;
@@ -158,9 +164,10 @@ impl BaseJobs {
         self.inner.registered.lock().await.remove(id);
     }
 
-    /// Purges a variant, unless `in_use` says meanwhile that it is needed; gives whether it is gone. A job
-    /// that consign did not register stays.
-    pub async fn purge<E: From<nomad::Error>>(
+    /// Stops a variant, unless `in_use` says meanwhile that it is needed; gives whether it is gone. Nomad
+    /// collects what is stopped, so that the agent needs no right to purge. A job that consign did not
+    /// register stays.
+    pub async fn stop_variant<E: From<nomad::Error>>(
         &self,
         nomad: &nomad::Client,
         id: &str,
@@ -170,8 +177,8 @@ impl BaseJobs {
         if in_use().await? {
             return Ok(false);
         }
-        if nomad.job(id).await?.is_some_and(|job| is_variant(&job["Meta"])) {
-            nomad.purge(id).await?;
+        if nomad.job(id).await?.is_some_and(|job| is_variant(&job["Meta"]) && !is_stopped(&job)) {
+            nomad.deregister(id).await?;
         }
         registered.remove(id);
         Ok(true)
@@ -181,6 +188,12 @@ impl BaseJobs {
 /// Whether a job's meta says that consign registered it as a variant.
 fn is_variant(meta: &Value) -> bool {
     meta[MARKER].is_string() && meta[VARIANT_OF].is_string()
+}
+
+/// Whether a job in its JSON form was stopped: nothing can be dispatched from it, until it is registered again.
+#[must_use]
+pub fn is_stopped(job: &Value) -> bool {
+    job["Stop"] == true
 }
 
 /// The regular expression of the ids of a base job's children, and of its variants' children.
@@ -226,7 +239,7 @@ async fn state(nomad: &nomad::Client, parent: &Parent) -> Result<(Registered, u6
     if marker.is_none() || parent.is_variant() && !(same && is_variant(&job["Meta"])) {
         return Err(Error::Foreign { name: name.clone() });
     }
-    let unchanged = same && job["Stop"] != true;
+    let unchanged = same && !is_stopped(&job);
     Ok((if unchanged { Registered::Unchanged } else { Registered::Changed }, index))
 }
 

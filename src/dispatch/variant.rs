@@ -2,7 +2,7 @@
 //!
 //! Nomad takes mounts, resources, devices, constraints and the driver from the registered job alone, so
 //! each combination is a job of its own. Its id is that of its content: it is never edited, only
-//! registered or purged.
+//! registered or stopped.
 
 use std::fmt::Write as _;
 

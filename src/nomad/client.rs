@@ -270,19 +270,10 @@ impl Client {
         Ok(reply.dispatched_job_id)
     }
 
-    /// Ends a job.
+    /// Ends a job. Nomad forgets it with its next garbage collection.
     pub async fn deregister(&self, id: &str) -> Result<(), Error> {
-        self.delete(id, &[]).await
-    }
-
-    /// Ends a job and lets Nomad forget it.
-    pub async fn purge(&self, id: &str) -> Result<(), Error> {
-        self.delete(id, &[("purge", "true")]).await
-    }
-
-    async fn delete(&self, id: &str, query: &[(&str, &str)]) -> Result<(), Error> {
         let path = format!("/v1/job/{}", escape(id));
-        let request = self.request(Method::DELETE, &path).query(query);
+        let request = self.request(Method::DELETE, &path);
         let sent = self.send(&format!("DELETE {path}"), request).await.map(drop);
         Self::optional(sent).map(|_| ())
     }

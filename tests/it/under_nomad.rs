@@ -2,6 +2,7 @@
 
 mod forbidden;
 mod job;
+mod rights;
 
 use std::{
     fs, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path, process::Command, time::Duration,

@@ -14,10 +14,11 @@ use crate::support::{OwnServers, World, ends_saying, wait_for};
 
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// The registered variants of the base job `runner`.
+/// The variants of the base job `runner` that are registered and not stopped.
 async fn variants(world: &World) -> Vec<String> {
     let jobs = world.nomad.get("/v1/jobs?prefix=runner-").await.unwrap();
-    let ids = jobs.as_array().unwrap().iter().map(|job| job["ID"].as_str().unwrap().to_owned());
+    let standing = jobs.as_array().unwrap().iter().filter(|job| job["Stop"] != true);
+    let ids = standing.map(|job| job["ID"].as_str().unwrap().to_owned());
     ids.filter(|id| !id.contains("/dispatch-")).collect()
 }
 
@@ -280,16 +281,26 @@ async fn an_attempt_on_record_keeps_its_variant_over_an_upgrade() {
     assert_ne!(nomad_job(&world, &later).await["ParentID"], json!(variant));
 }
 
-#[tokio::test]
-async fn an_attempt_whose_variant_is_gone_for_good_is_followed_by_another() {
-    let world = World::new("gone").await;
-    let variant = killed_before_dispatch(&world).await;
-    purge(&world, &variant).await;
-    std::fs::write(world.path("consign.toml"), config(&world, "lost_after = \"11m\"\n", "")).unwrap();
+/// The attempt on record ends when its variant is gone in this way, and the next one runs.
+async fn followed_by_another(world: &World, deletion: &str) {
+    let variant = killed_before_dispatch(world).await;
+    let path = format!("/v1/job/{variant}{deletion}");
+    world.nomad.request(Method::DELETE, &path, None).await.unwrap();
+    std::fs::write(world.path("consign.toml"), config(world, "lost_after = \"11m\"\n", "")).unwrap();
     let _agent = world.agent().await;
-    let (result, parent) = ran_once(&world, 2).await;
+    let (result, parent) = ran_once(world, 2).await;
     assert_ne!(parent, variant);
     assert_eq!(result["attempts"][0]["cause"], "dispatch_failed", "{result}");
+}
+
+#[tokio::test]
+async fn an_attempt_whose_variant_is_gone_for_good_is_followed_by_another() {
+    followed_by_another(&World::new("gone").await, "?purge=true").await;
+}
+
+#[tokio::test]
+async fn an_attempt_whose_variant_is_stopped_for_good_is_followed_by_another() {
+    followed_by_another(&World::new("stopped").await, "").await;
 }
 
 #[tokio::test]

@@ -112,7 +112,10 @@ impl Rooms {
                 // Nomad answers 500 where the job is gone or stopped, as it does for trouble of its own.
                 Err(error @ nomad::Error::Status { .. }) => {
                     let parent = attempt.parent.clone();
-                    if self.restore(job).await? || self.nomad.job(&parent).await?.is_some() {
+                    let stands = async || -> Result<bool, nomad::Error> {
+                        Ok(self.nomad.job(&parent).await?.is_some_and(|job| !launch::is_stopped(&job)))
+                    };
+                    if self.restore(job).await? || stands().await? {
                         return Err(error.into());
                     }
                     return self.begin_anew(job).await;
@@ -147,7 +150,8 @@ impl Rooms {
     /// Ends an attempt that has no child and whose Nomad job is gone for good: the next one has another.
     async fn begin_anew(&self, job: &mut Job) -> Result<(), Error> {
         let parent = job.attempt().map(|attempt| attempt.parent.clone()).unwrap_or_default();
-        let reason = format!("{parent} was purged before it was dispatched, and is made otherwise now");
+        let reason =
+            format!("{parent} was stopped or purged before it was dispatched, and is made otherwise now");
         let ending = Ending::without_task(Cause::DispatchFailed, reason, now());
         self.record(job, Event::Concluded(Ending { at_gate: true, ..ending })).await
     }

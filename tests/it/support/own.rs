@@ -19,8 +19,17 @@ impl OwnServers {
 
     /// The same with Nomad's ACLs on.
     pub(crate) async fn start_with_acls() -> Self {
+        Self::start_with_acls_and(|_| ()).await
+    }
+
+    /// The same with what `change` makes of Nomad's options as well.
+    pub(crate) async fn start_with_acls_and(change: impl FnOnce(&mut NomadOptions)) -> Self {
         let token = "3f7d35c1-5d4e-4a58-9c52-8b0f5b1a6a01";
-        Self::start_with(|options| options.management_token = Some(token.into())).await
+        Self::start_with(|options| {
+            options.management_token = Some(token.into());
+            change(options);
+        })
+        .await
     }
 
     /// The same with what `change` makes of Nomad's options.

@@ -17,23 +17,29 @@ pub(super) struct AgentJob {
     pub(super) nomad: NomadApi,
     pub(super) vault_role: String,
     address: String,
+    config: String,
 }
 
 impl AgentJob {
     /// Sets Vault and Nomad up for it, which says `told` of Nomad; a second time changes nothing.
     pub(super) async fn set_up(world: &World, told: &str) -> Self {
+        Self::set_up_with(world, world.config_toml(), told).await
+    }
+
+    /// The same with a configuration of the test's own.
+    pub(super) async fn set_up_with(world: &World, config: String, told: &str) -> Self {
         let namespace = format!("{}-agent", world.name);
         let nomad =
             NomadApi::new(&world.servers.nomad_address, &namespace, world.servers.nomad_token.clone());
         nomad.create_namespace().await;
         let arguments = ["--under-nomad", "--agent-namespace", &namespace];
-        let said = world.bootstrap_for(&world.config_toml(), &arguments);
+        let said = world.bootstrap_for(&config, &arguments);
         let vault_role = format!("{}-agent", world.gate());
         assert!(said.contains(told), "{said}");
-        let again = world.bootstrap_for(&world.config_toml(), &arguments);
+        let again = world.bootstrap_for(&config, &arguments);
         assert!(again.contains("everything is set up"), "{again}");
         assert!(!world.path("agent.token").exists());
-        Self { nomad, vault_role, address: world.agent_address() }
+        Self { nomad, vault_role, address: world.agent_address(), config }
     }
 
     /// Runs the shipped job, or its next version, as an operator does.
@@ -47,7 +53,7 @@ impl AgentJob {
         let store = world.path("store");
         let port = self.address.rsplit(':').next().unwrap();
         let variables = [
-            variable("config", &world.config_toml()),
+            variable("config", &self.config),
             variable("namespace", &world.name),
             variable("vault_addr", &world.servers.vault_address),
             variable("vault_role", &self.vault_role),
