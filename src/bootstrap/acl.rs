@@ -125,7 +125,20 @@ mod tests {
     fn capabilities(text: &str, namespace: &str) -> Vec<String> {
         let rules: Value = hcl::from_str(text).unwrap();
         assert_eq!(rules["node"]["policy"], "read");
-        assert_eq!(rules.as_object().unwrap().len(), 2, "{rules}");
+        assert_eq!(rules.as_object().unwrap().len(), 3, "{rules}");
+        let volumes = rules["host_volume"].as_object().unwrap().iter();
+        let volumes: Vec<(&str, &Value)> =
+            volumes.map(|(name, rule)| (name.as_str(), &rule["policy"])).collect();
+        let mounts = [("gpg", "read"), ("sops", "read"), ("ssh", "read"), ("training", "write")];
+        let helpers = [("agent-data", "write"), ("ops-repo", "read"), ("project-repos", "write")];
+        for expected in mounts.iter().chain(&helpers) {
+            assert!(
+                volumes
+                    .iter()
+                    .any(|(name, policy)| (*name, policy.as_str()) == (expected.0, Some(expected.1)))
+            );
+        }
+        assert_eq!(volumes.len(), mounts.len() + helpers.len());
         let namespaces = rules["namespace"].as_object().unwrap();
         assert_eq!(namespaces.keys().collect::<Vec<_>>(), [namespace]);
         let list = namespaces[namespace]["capabilities"].as_array().unwrap();
