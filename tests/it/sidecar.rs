@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{OwnServers, World, action, images, servers_with_docker, wait_for};
+use crate::support::{OwnServers, World, action, ends_with_code, images, servers_with_docker, wait_for};
 
 /// The first task of the driver exec copies its root file system.
 const LIMIT: Duration = Duration::from_mins(3);
@@ -52,11 +52,6 @@ impl World {
 /// An action for the sidecar; `args` are lines of its table.
 fn helper(id: &str, formula: &str, args: &str) -> String {
     action(id, formula, &format!("job = \"sidecar\"\n[args]\n{args}"))
-}
-
-fn ends(result: &Value, outcome: &str, cause: &str, exit_code: i64) {
-    let found = (&result["outcome"], &result["cause"], &result["exit_code"]);
-    assert_eq!(found, (&json!(outcome), &json!(cause), &json!(exit_code)), "{result}");
 }
 
 fn says(result: &Value, text: &str) {
@@ -112,7 +107,7 @@ async fn reproduce_triage_and_verify_run_as_their_bots_with_their_folders() {
             ],
         );
         let result = world.result(&format!("{name}-42"), LIMIT).await;
-        ends(&result, "succeeded", "success", 0);
+        ends_with_code(&result, "succeeded", "success", 0);
         assert!(result["logs"].as_str().unwrap().contains(said), "{result}");
         assert_eq!(result["secrets"], json!([format!("bot-{name}")]));
         assert_eq!(result["approved_by"], "merged (medium blast radius)", "a bot's token is a secret");
@@ -192,7 +187,7 @@ async fn a_bots_token_is_out_of_reach_of_other_bots_and_after_the_end() {
     }
     fs::write(data.join("go-on"), "").unwrap();
     for bot in &bots {
-        ends(&world.result(bot, LIMIT).await, "succeeded", "success", 0);
+        ends_with_code(&world.result(bot, LIMIT).await, "succeeded", "success", 0);
     }
     for bot in &bots {
         for token in &tokens {
@@ -225,16 +220,16 @@ async fn what_a_sidecar_cannot_run_ends_as_documented() {
     world.ops.commit("four that cannot run", &files);
 
     let other = world.result("other", LIMIT).await;
-    ends(&other, "failed", "exit_code", 123);
+    ends_with_code(&other, "failed", "exit_code", 123);
     says(&other, "runs the formulas reproduce, triage, verify alone");
     assert_eq!(other["logs"], "", "the formula did not run");
     let missing = world.result("missing", LIMIT).await;
-    ends(&missing, "rejected", "unknown_formula", 125);
+    ends_with_code(&missing, "rejected", "unknown_formula", 125);
     let stranger = world.result("stranger", LIMIT).await;
-    ends(&stranger, "rejected", "unknown_secret", 125);
+    ends_with_code(&stranger, "rejected", "unknown_secret", 125);
     says(&stranger, &format!("consign secret put --bot {nobody}"));
     let illegal = world.result("illegal", LIMIT).await;
-    ends(&illegal, "rejected", "invalid", 125);
+    ends_with_code(&illegal, "rejected", "invalid", 125);
     says(&illegal, "not a legal bot name");
     for result in [&missing, &stranger, &illegal] {
         assert_eq!(result["attempts"], json!([]));
@@ -257,7 +252,7 @@ async fn under_raw_exec_a_sidecar_is_refused_before_launch() {
         ],
     );
     let result = world.result("helper", LIMIT).await;
-    ends(&result, "failed", "missing_mount", 125);
+    ends_with_code(&result, "failed", "missing_mount", 125);
     says(&result, "the driver raw_exec has no volumes: use docker or exec");
     assert_eq!((&result["attempts"], agent.health().await["degraded"].as_bool()), (&json!([]), Some(false)));
     assert_eq!(world.children_of("sidecar").await, Vec::<String>::new());
@@ -289,7 +284,7 @@ async fn under_docker_a_sidecar_has_its_volumes_and_no_more_than_it_needs() {
         ],
     );
     let result = world.result("look", LIMIT).await;
-    ends(&result, "succeeded", "success", 0);
+    ends_with_code(&result, "succeeded", "success", 0);
     let expected = "CapBnd:0000000000000000\nCapEff:0000000000000000\nNoNewPrivs:1\n512\n536870912\n";
     let mut lines: Vec<&str> = result["logs"].as_str().unwrap().lines().collect();
     lines.sort_by_key(|line| !line.contains(':'));
@@ -313,7 +308,7 @@ async fn without_its_volumes_on_any_node_a_sidecar_is_refused_at_once() {
         ],
     );
     let result = world.result("helper", Duration::from_secs(30)).await;
-    ends(&result, "failed", "missing_mount", 125);
+    ends_with_code(&result, "failed", "missing_mount", 125);
     says(&result, "project-repos");
     assert_eq!(world.children_of("sidecar").await, Vec::<String>::new());
     drop(agent);
@@ -352,7 +347,7 @@ async fn by_hand_a_sidecar_runs_as_no_bot_or_as_a_listed_one() {
     );
     let meta = |id: &str| json!({"formula": "triage", "issue_number": "7", "action_id": id});
     let nobody = by_hand(&world, meta("nobody"), &script).await;
-    ends(&nobody, "succeeded", "success", 0);
+    ends_with_code(&nobody, "succeeded", "success", 0);
     assert_eq!(nobody["logs"], "nobody 7\n");
     assert_eq!(fs::read_to_string(data.join("nobody")).unwrap(), "none");
     let with_bot = |id: &str, bot: &str| {
@@ -361,14 +356,14 @@ async fn by_hand_a_sidecar_runs_as_no_bot_or_as_a_listed_one() {
         meta
     };
     let allowed = by_hand(&world, with_bot("allowed", &listed), &script).await;
-    ends(&allowed, "succeeded", "success", 0);
+    ends_with_code(&allowed, "succeeded", "success", 0);
     assert_eq!(fs::read_to_string(data.join("allowed")).unwrap(), format!("token of {listed}"));
     let refused = by_hand(&world, with_bot("refused", &other), &script).await;
-    ends(&refused, "rejected", "not_adopted", 125);
+    ends_with_code(&refused, "rejected", "not_adopted", 125);
     says(&refused, "[adopt] bots");
     assert!(!data.join("refused").exists());
     let unnamed = by_hand(&world, json!({}), &script).await;
-    ends(&unnamed, "failed", "exit_code", 123);
+    ends_with_code(&unnamed, "failed", "exit_code", 123);
     assert_eq!(world.group_members(&format!("bot-{listed}")).await, Vec::<String>::new());
 }
 
