@@ -2,8 +2,8 @@
 # Runs the formula once, within its time, and reports how it went.
 #
 # All it prints is what the formula prints. Exit codes of its own: 121 the formula was started
-# before, 122 it could not be started, 124 it took too long. Variables begin with consign_, so that
-# none of the formula's environment is overwritten.
+# before, 122 it could not be started, 123 the base job does not take it, 124 it took too long.
+# Variables begin with consign_, so that none of the formula's environment is overwritten.
 
 exec 3>&1 </dev/null >/dev/null 2>&1
 
@@ -236,6 +236,17 @@ consign_step() {
 
 consign_read_clock
 consign_deadline=$((consign_now + consign_timeout * 100))
+# Some base jobs take certain formulas alone.
+consign_formulas=
+[ -r "$NOMAD_TASK_DIR/consign/formulas" ] && read -r consign_formulas <"$NOMAD_TASK_DIR/consign/formulas"
+if [ "$consign_formulas" ]; then
+  consign_value=
+  for consign_key in $consign_formulas; do
+    [ "$consign_key" = "$CONSIGN_FORMULA" ] && consign_value=yes
+  done
+  [ "$consign_value" ] || consign_finish "refused $consign_formulas" 123
+fi
+
 consign_formula=$NOMAD_TASK_DIR/formula
 [ -r "$consign_formula" ] || consign_finish 'exit 122' 122
 

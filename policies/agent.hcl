@@ -33,6 +33,11 @@ path "<kv>/metadata/<prefix>/*" {
   capabilities = ["read", "list"]
 }
 
+# See which bots exist: names and versions, no tokens.
+path "<kv>/metadata/<bots>/*" {
+  capabilities = ["read", "list"]
+}
+
 # Grant a secret.
 path "identity/group/name/runner-*" {
   capabilities = ["read", "update"]

@@ -40,3 +40,16 @@ host_volume "sops" {
 host_volume "training" {
   policy = "write"
 }
+
+# The host volumes of the base job `sidecar`.
+host_volume "project-repos" {
+  policy = "write"
+}
+
+host_volume "ops-repo" {
+  policy = "read"
+}
+
+host_volume "agent-data" {
+  policy = "write"
+}

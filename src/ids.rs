@@ -118,6 +118,21 @@ checked_name!(
 );
 
 checked_name!(
+    /// The name of a bot: of the entry that holds its token, and, after `bot-`, of its Vault policy and group.
+    ///
+    /// Lower-case, because Vault keeps the names of Vault policies so: two bots never share one.
+    BotName,
+    "bot name",
+    "a lower-case letter or digit, then up to 63 lower-case letters, digits, `-` or `_`",
+    |text| {
+        let plain = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit();
+        text.len() <= 64
+            && text.starts_with(plain)
+            && text.chars().all(|character| plain(character) || matches!(character, '-' | '_'))
+    }
+);
+
+checked_name!(
     /// A git commit id in the ops repo.
     Revision,
     "revision",
@@ -204,6 +219,17 @@ mod tests {
         let long = "A".repeat(65);
         for bad in ["", "a", "_A", "2A", "A-B", "A,B", "*", "{{", "A\n", &long] {
             assert!(SecretName::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn bot_names_follow_the_rule() {
+        for good in ["a", "triage", "release-bot_2", "7"] {
+            assert!(BotName::parse(good).is_ok(), "{good}");
+        }
+        let long = "a".repeat(65);
+        for bad in ["", "Triage", "-a", "_a", "a.b", "a/b", "../a", "a b", "${x}", "a\n", "ä", &long] {
+            assert!(BotName::parse(bad).is_err(), "{bad:?}");
         }
     }
 

@@ -1,7 +1,8 @@
 //! The sample ops repo that `consign init` writes and `consign agent --dev` runs.
 
-/// Path in the ops repo and content of every sample action and the formulas that they use.
-pub const FILES: [(&str, &str); 12] = [
+/// Path in the ops repo and content of every sample action and formula. What the base job `sidecar` runs no action
+/// uses: it needs volumes that the development mode has not.
+pub const FILES: [(&str, &str); 15] = [
     ("actions/samples/fails.toml", include_str!("../actions/fails.toml")),
     ("actions/samples/greet.toml", include_str!("../actions/greet.toml")),
     ("actions/samples/hello.toml", include_str!("../actions/hello.toml")),
@@ -13,6 +14,9 @@ pub const FILES: [(&str, &str); 12] = [
     ("formulas/fingerprint.sh", include_str!("../actions/formulas/fingerprint.sh")),
     ("formulas/greet.sh", include_str!("../actions/formulas/greet.sh")),
     ("formulas/hello.sh", include_str!("../actions/formulas/hello.sh")),
+    ("formulas/reproduce.sh", include_str!("../actions/formulas/reproduce.sh")),
+    ("formulas/triage.sh", include_str!("../actions/formulas/triage.sh")),
+    ("formulas/verify.sh", include_str!("../actions/formulas/verify.sh")),
     ("formulas/train.toml", include_str!("../actions/formulas/train.toml")),
 ];
 

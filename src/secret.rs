@@ -1,17 +1,17 @@
-//! The operator's side of secrets: making, listing and removing them.
+//! The operator's side of secrets and bots' tokens: making, listing and removing them.
 //!
-//! A secret is three things of one name: an entry in the KV engine, a Vault policy that reads that
-//! entry, and an identity group that carries the Vault policy. The base jobs read the entry at
-//! `<kv>/<prefix>/<NAME>`, so an entry elsewhere cannot be linked in: [`Secrets::link`] makes Vault
-//! policy and group for an entry that some other tool has put at that place.
+//! Each is three things of one name: an entry in the KV engine, a Vault policy that reads that entry,
+//! and an identity group that carries the Vault policy. The base jobs read the entry at
+//! `<kv>/<prefix>/<NAME>`, that of a bot at `<kv>/<bots>/<name>`, so an entry elsewhere cannot be linked
+//! in: [`Secrets::link`] makes Vault policy and group for an entry that some other tool has put at that
+//! place.
 
 use std::{collections::BTreeSet, fmt};
 
 use secrecy::SecretString;
 
 use crate::{
-    grant::{FIELD, group_of, policy_of},
-    ids::SecretName,
+    grant::{FIELD, Grantable},
     vault::{self, Vault, policy},
 };
 
@@ -24,8 +24,8 @@ pub enum Error {
     /// The value cannot be a secret.
     #[error("the value of {name} cannot be used: {reason}")]
     Value {
-        /// The secret.
-        name: SecretName,
+        /// The secret or bot.
+        name: String,
         /// What is wrong with the value.
         reason: String,
     },
@@ -41,7 +41,7 @@ pub enum Error {
     /// A Vault policy of the secret's name allows something else.
     #[error(
         "the Vault policy {policy} is there already and allows something else than reading {path}: \
-         remove it, or give the secret another name"
+         remove it, or choose another name"
     )]
     PolicyTaken {
         /// The Vault policy.
@@ -50,7 +50,7 @@ pub enum Error {
         path: String,
     },
     /// A group of the secret's name has other rights or other members.
-    #[error("the identity group {group} is there already and {reason}: remove it, or rename the secret")]
+    #[error("the identity group {group} is there already and {reason}: remove it, or choose another name")]
     GroupTaken {
         /// The group.
         group: String,
@@ -60,8 +60,8 @@ pub enum Error {
     /// The Vault policy cannot be filled in.
     #[error("the Vault policy of {name} cannot be written")]
     Policy {
-        /// The secret.
-        name: SecretName,
+        /// The secret or bot.
+        name: String,
         /// What is wrong with it.
         #[source]
         source: policy::Error,
@@ -117,11 +117,11 @@ impl fmt::Display for Done {
     }
 }
 
-/// A secret and which of its three parts are there.
+/// A secret or a bot's token, and which of its three parts are there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
-    /// Its name.
-    pub name: SecretName,
+    /// Which.
+    pub name: Grantable,
     /// Whether there is an entry.
     pub entry: bool,
     /// Whether there is a Vault policy that reads the entry.
@@ -131,30 +131,57 @@ pub struct Listed {
 }
 
 impl Listed {
-    /// Whether the secret can be granted.
+    /// Whether it can be granted.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.entry && self.policy && self.group
     }
 }
 
-/// The secrets of one installation, with an operator's token.
+/// Secrets, or bots' tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Secrets.
+    Secrets,
+    /// Bots' tokens.
+    Bots,
+}
+
+impl Kind {
+    /// What of this kind has a name; `None` where it can be no such name.
+    fn of(self, name: &str) -> Option<Grantable> {
+        match self {
+            Self::Secrets => name.parse().ok().map(Grantable::Secret),
+            Self::Bots => name.parse().ok().map(Grantable::Bot),
+        }
+    }
+
+    fn group_prefix(self) -> &'static str {
+        match self {
+            Self::Secrets => "runner-",
+            Self::Bots => "bot-",
+        }
+    }
+}
+
+/// The secrets and bots of one installation, with an operator's token.
 #[derive(Debug, Clone)]
 pub struct Secrets {
     vault: Vault,
     kv: String,
     prefix: String,
+    bots: String,
 }
 
 impl Secrets {
-    /// The secrets below `<kv>/<prefix>`.
+    /// The secrets below `<kv>/<prefix>`, and the bots' tokens below `<kv>/<bots>`.
     #[must_use]
-    pub fn new(vault: Vault, kv: &str, prefix: &str) -> Self {
-        Self { vault, kv: kv.to_owned(), prefix: prefix.to_owned() }
+    pub fn new(vault: Vault, kv: &str, prefix: &str, bots: &str) -> Self {
+        Self { vault, kv: kv.to_owned(), prefix: prefix.to_owned(), bots: bots.to_owned() }
     }
 
-    /// Writes a secret, byte for byte, with its Vault policy and group; members of the group stay.
-    pub async fn put(&self, name: &SecretName, value: &[u8]) -> Result<Vec<Done>, Error> {
+    /// Writes a value, byte for byte, with its Vault policy and group; members of the group stay.
+    pub async fn put(&self, name: &Grantable, value: &[u8]) -> Result<Vec<Done>, Error> {
         let value = check_value(name, value)?;
         // First the parts that may be refused, so that no value is written in vain.
         let mut done = self.admit(name).await?;
@@ -165,7 +192,7 @@ impl Secrets {
     }
 
     /// Makes Vault policy and group for an entry that is at its place already.
-    pub async fn link(&self, name: &SecretName) -> Result<Vec<Done>, Error> {
+    pub async fn link(&self, name: &Grantable) -> Result<Vec<Done>, Error> {
         let there = self.vault.entry_has_field(&self.kv, &self.path(name), FIELD).await;
         if !there.map_err(failed(format!("looking for the entry of {name}")))? {
             return Err(Error::NoEntry { path: self.full_path(name) });
@@ -173,29 +200,33 @@ impl Secrets {
         self.admit(name).await
     }
 
-    /// The secrets of this installation of which some part is there, in order of their names: those with an
+    /// Those of a kind of this installation of which some part is there, in order of their names: those with an
     /// entry below its prefix, and those whose Vault policy reads one there. A group alone may be that of
     /// another installation, for all share the names of groups.
-    pub async fn list(&self) -> Result<Vec<Listed>, Error> {
-        let entries = self.vault.entries(&self.kv, &self.prefix).await.map_err(failed("listing entries"))?;
+    pub async fn list(&self, kind: Kind) -> Result<Vec<Listed>, Error> {
+        let folder = match kind {
+            Kind::Secrets => &self.prefix,
+            Kind::Bots => &self.bots,
+        };
+        let entries = self.vault.entries(&self.kv, folder).await.map_err(failed("listing entries"))?;
         let policies = self.vault.policies().await.map_err(failed("listing Vault policies"))?;
         let groups = self.vault.groups().await.map_err(failed("listing identity groups"))?;
         let mut listed = Vec::new();
-        for name in candidates(&entries, &groups) {
-            let present = policies.contains(&policy_of(&name));
+        for name in candidates(kind, &entries, &groups) {
+            let present = policies.contains(&name.policy());
             let policy = if present { self.has_own_policy(&name).await? } else { false };
-            let entry = entries.iter().any(|entry| entry == name.as_str());
+            let entry = entries.iter().any(|entry| entry == name.name());
             if entry || policy {
-                listed.push(Listed { entry, policy, group: groups.contains(&group_of(&name)), name });
+                listed.push(Listed { entry, policy, group: groups.contains(&name.group()), name });
             }
         }
         Ok(listed)
     }
 
-    /// Removes a secret: its group first, so that nobody is granted it any more. What is not there
+    /// Removes a secret or a bot's token: its group first, so that nobody is granted it any more. What is not there
     /// is passed over.
-    pub async fn rm(&self, name: &SecretName) -> Result<Vec<Done>, Error> {
-        let (group, policy) = (group_of(name), policy_of(name));
+    pub async fn rm(&self, name: &Grantable) -> Result<Vec<Done>, Error> {
+        let (group, policy) = (name.group(), name.policy());
         let mut done = Vec::new();
         if self.group(&group).await?.is_some() {
             let deleted = self.vault.delete_group(&group).await;
@@ -218,8 +249,8 @@ impl Secrets {
 
     /// Makes Vault policy and group where they are missing. Ones that mean something else are left
     /// alone: another installation may rely on them.
-    async fn admit(&self, name: &SecretName) -> Result<Vec<Done>, Error> {
-        let (group, policy) = (group_of(name), policy_of(name));
+    async fn admit(&self, name: &Grantable) -> Result<Vec<Done>, Error> {
+        let (group, policy) = (name.group(), name.policy());
         let text = self.policy_text(name)?;
         let present_policy = self.policy(&policy).await?;
         if present_policy.as_ref().is_some_and(|present| !policy::same(present, &text)) {
@@ -246,14 +277,16 @@ impl Secrets {
     }
 
     /// The Vault policy that reads the entry.
-    fn policy_text(&self, name: &SecretName) -> Result<String, Error> {
-        let values = [("kv", self.kv.as_str()), ("prefix", &self.prefix), ("name", name.as_str())];
-        policy::render(policy::SECRET, &values).map_err(|source| Error::Policy { name: name.clone(), source })
+    fn policy_text(&self, name: &Grantable) -> Result<String, Error> {
+        let folder = name.folder(&self.prefix, &self.bots);
+        let values = [("kv", self.kv.as_str()), ("prefix", folder), ("name", name.name())];
+        policy::render(policy::SECRET, &values)
+            .map_err(|source| Error::Policy { name: name.to_string(), source })
     }
 
-    async fn has_own_policy(&self, name: &SecretName) -> Result<bool, Error> {
+    async fn has_own_policy(&self, name: &Grantable) -> Result<bool, Error> {
         let text = self.policy_text(name)?;
-        Ok(self.policy(&policy_of(name)).await?.is_some_and(|present| policy::same(&present, &text)))
+        Ok(self.policy(&name.policy()).await?.is_some_and(|present| policy::same(&present, &text)))
     }
 
     async fn group(&self, name: &str) -> Result<Option<vault::Group>, Error> {
@@ -264,16 +297,16 @@ impl Secrets {
         self.vault.policy(name).await.map_err(failed(format!("reading Vault policy {name}")))
     }
 
-    fn path(&self, name: &SecretName) -> String {
-        format!("{}/{name}", self.prefix)
+    fn path(&self, name: &Grantable) -> String {
+        format!("{}/{}", name.folder(&self.prefix, &self.bots), name.name())
     }
 
-    fn full_path(&self, name: &SecretName) -> String {
-        format!("{}/{}/{name}", self.kv, self.prefix)
+    fn full_path(&self, name: &Grantable) -> String {
+        format!("{}/{}", self.kv, self.path(name))
     }
 }
 
-/// Why a group cannot carry the secret, if it cannot.
+/// Why a group cannot carry the Vault policy, if it cannot.
 fn other_use(group: &vault::Group, policy: &str) -> Option<&'static str> {
     if group.kind != "internal" {
         Some("takes its members from an auth method")
@@ -285,16 +318,17 @@ fn other_use(group: &vault::Group, policy: &str) -> Option<&'static str> {
 }
 
 /// Checks that a value arrives in a task's environment as it is given here.
-fn check_value(name: &SecretName, value: &[u8]) -> Result<SecretString, Error> {
-    let wrong = |reason: String| Error::Value { name: name.clone(), reason };
-    let most = LONGEST_VARIABLE - name.as_str().len() - "=\0".len();
+fn check_value(name: &Grantable, value: &[u8]) -> Result<SecretString, Error> {
+    let wrong = |reason: String| Error::Value { name: name.to_string(), reason };
+    let most = LONGEST_VARIABLE - name.variable().len() - "=\0".len();
     if value.is_empty() {
         return Err(wrong("it is empty, as a secret that was not granted would be".to_owned()));
     }
     if value.len() > most {
         return Err(wrong(format!(
-            "it has {} bytes, and no environment variable of this name can hold more than {most}",
-            value.len()
+            "it has {} bytes, and the environment variable {} cannot hold more than {most}",
+            value.len(),
+            name.variable()
         )));
     }
     if let Some(place) = value.iter().position(|byte| *byte == 0) {
@@ -309,18 +343,18 @@ fn check_value(name: &SecretName, value: &[u8]) -> Result<SecretString, Error> {
     }
 }
 
-/// The names of entries and groups that may be secrets.
-fn candidates(entries: &[String], groups: &[String]) -> BTreeSet<SecretName> {
-    let of_groups = groups.iter().filter_map(|group| group.strip_prefix("runner-"));
-    entries.iter().map(String::as_str).chain(of_groups).filter_map(|name| name.parse().ok()).collect()
+/// The names of entries and groups that may be of this kind.
+fn candidates(kind: Kind, entries: &[String], groups: &[String]) -> BTreeSet<Grantable> {
+    let of_groups = groups.iter().filter_map(|group| group.strip_prefix(kind.group_prefix()));
+    entries.iter().map(String::as_str).chain(of_groups).filter_map(|name| kind.of(name)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn name(text: &str) -> SecretName {
-        text.parse().unwrap()
+    fn name(text: &str) -> Grantable {
+        Kind::Secrets.of(text).unwrap()
     }
 
     #[test]
@@ -332,7 +366,7 @@ mod tests {
         let long = vec![b'x'; LONGEST_VARIABLE - 4];
         for bad in [&b""[..], b"a\0b", b"\xff", &long] {
             let error = check_value(&key, bad).unwrap_err().to_string();
-            assert!(error.starts_with("the value of KEY cannot be used: "), "{error}");
+            assert!(error.starts_with("the value of secret KEY cannot be used: "), "{error}");
         }
     }
 
@@ -340,7 +374,12 @@ mod tests {
     fn secrets_are_looked_for_by_entry_and_by_group() {
         let texts = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let entries = texts(&["A", "B", "folder/", "lower"]);
-        let found = candidates(&entries, &texts(&["runner-A", "runner-C", "people"]));
-        assert_eq!(found.iter().map(SecretName::as_str).collect::<Vec<_>>(), ["A", "B", "C"]);
+        let groups = texts(&["runner-A", "runner-C", "bot-nobody", "people"]);
+        let found = |kind: Kind| {
+            let found = candidates(kind, &entries, &groups);
+            found.iter().map(|found| found.name().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(found(Kind::Secrets), ["A", "B", "C"]);
+        assert_eq!(found(Kind::Bots), ["lower", "nobody"]);
     }
 }

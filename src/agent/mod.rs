@@ -153,6 +153,7 @@ pub fn base_jobs(config: &Config) -> Result<BaseJobs, Error> {
         audience: config.vault.audience.clone(),
         kv: config.vault.kv.clone(),
         prefix: config.vault.prefix.clone(),
+        bots: config.vault.bots.clone(),
         lost_after: config.nomad.lost_after,
     };
     let setting = |error: launch::Error| Error::Setting { key: "[nomad] jobs", problem: chain(&error) };
@@ -322,6 +323,7 @@ impl Running<'_> {
         let settings = grant::Settings {
             kv: config.vault.kv.clone(),
             prefix: config.vault.prefix.clone(),
+            bots: config.vault.bots.clone(),
             gate: config.vault.gate.clone(),
             accessor,
         };
@@ -442,7 +444,11 @@ fn rules(config: &Config) -> Rules {
             high: config.approval.high,
             rules: config.approval.rule.clone(),
         },
-        adopt: adopt::Rules { enabled: config.adopt.enabled, secrets: config.adopt.secrets.clone() },
+        adopt: adopt::Rules {
+            enabled: config.adopt.enabled,
+            secrets: config.adopt.secrets.clone(),
+            bots: config.adopt.bots.clone(),
+        },
         queue: queue::Rules {
             caps: queue::Caps {
                 running: config.limits.running,

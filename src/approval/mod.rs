@@ -6,7 +6,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::action::{Action, BlastRadius};
+use crate::{
+    action::{Action, BlastRadius},
+    ids::{BotName, SecretName},
+};
 
 /// What must be true of an action before it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -26,7 +29,7 @@ pub enum Requirement {
 pub struct Rule {
     /// The formula; `*` stands for any text.
     pub formula: Option<String>,
-    /// One of the secrets; `*` stands for any text.
+    /// One of the secrets, or `bot-` and the name of the bot that it runs as; `*` stands for any text.
     pub secret: Option<String>,
     /// One of the mounts; `*` stands for any text.
     pub mount: Option<String>,
@@ -64,10 +67,10 @@ pub enum Decision {
     },
 }
 
-/// Decides about an action that is on the branch.
+/// Decides about an action that is on the branch, and that runs as `bot`, where it does.
 #[must_use]
-pub fn decide(action: &Action, rules: &Rules) -> Decision {
-    let (tier, requirement) = rules.classify(action);
+pub fn decide(action: &Action, bot: Option<&BotName>, rules: &Rules) -> Decision {
+    let (tier, requirement) = rules.classify(action, bot);
     let tier = match tier {
         BlastRadius::Low => "low",
         BlastRadius::Medium => "medium",
@@ -91,13 +94,14 @@ pub fn decide(action: &Action, rules: &Rules) -> Decision {
 impl Rules {
     /// The tier that an action is in, and what it needs.
     ///
-    /// A missing blast radius is high; an action that names a secret is at least medium. Only a
-    /// rule lowers either.
+    /// A missing blast radius is high; an action that names a secret or runs as a bot is at least medium.
+    /// Only a rule lowers either.
     #[must_use]
-    pub fn classify(&self, action: &Action) -> (BlastRadius, Requirement) {
+    pub fn classify(&self, action: &Action, bot: Option<&BotName>) -> (BlastRadius, Requirement) {
         let own = action.blast_radius.unwrap_or(BlastRadius::High);
-        let floor = if action.secrets.is_empty() { BlastRadius::Low } else { BlastRadius::Medium };
-        let matching = || self.rules.iter().filter(|rule| rule.matches(action));
+        let grants_nothing = action.secrets.is_empty() && bot.is_none();
+        let floor = if grants_nothing { BlastRadius::Low } else { BlastRadius::Medium };
+        let matching = || self.rules.iter().filter(|rule| rule.matches(action, bot));
         let tier =
             matching().filter_map(|rule| rule.blast_radius).next_back().unwrap_or_else(|| own.max(floor));
         let of_tier = match tier {
@@ -112,12 +116,13 @@ impl Rules {
 impl Rule {
     /// Whether every pattern that the rule gives fits the action.
     #[must_use]
-    pub fn matches(&self, action: &Action) -> bool {
+    pub fn matches(&self, action: &Action, bot: Option<&BotName>) -> bool {
+        let bot = bot.map(|name| format!("bot-{name}"));
         let formula = self.formula.as_deref().is_none_or(|pattern| fits(pattern, action.formula.as_str()));
-        let secret = self
-            .secret
-            .as_deref()
-            .is_none_or(|pattern| action.secrets.iter().any(|name| fits(pattern, name.as_str())));
+        let secret = self.secret.as_deref().is_none_or(|pattern| {
+            let mut names = action.secrets.iter().map(SecretName::as_str).chain(bot.as_deref());
+            names.any(|name| fits(pattern, name))
+        });
         let mount = self
             .mount
             .as_deref()
@@ -143,7 +148,7 @@ pub fn fits(pattern: &str, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{ActionId, FormulaName, SecretName};
+    use crate::ids::{ActionId, FormulaName};
 
     fn rules(extra: Vec<Rule>) -> Rules {
         Rules {
@@ -186,15 +191,16 @@ mod tests {
     #[test]
     fn missing_is_high_and_a_secret_is_at_least_medium() {
         let plain = rules(vec![]);
-        assert_eq!(plain.classify(&action(None, &[])).0, BlastRadius::High);
-        assert_eq!(plain.classify(&action(Some(BlastRadius::Low), &[])).0, BlastRadius::Low);
-        assert_eq!(plain.classify(&action(Some(BlastRadius::Low), &["A"])).0, BlastRadius::Medium);
-        assert_eq!(plain.classify(&action(Some(BlastRadius::High), &["A"])).0, BlastRadius::High);
+        assert_eq!(plain.classify(&action(None, &[]), None).0, BlastRadius::High);
+        assert_eq!(plain.classify(&action(Some(BlastRadius::Low), &[]), None).0, BlastRadius::Low);
+        assert_eq!(plain.classify(&action(Some(BlastRadius::Low), &["A"]), None).0, BlastRadius::Medium);
+        assert_eq!(plain.classify(&action(Some(BlastRadius::High), &["A"]), None).0, BlastRadius::High);
     }
 
     #[test]
     fn the_last_rule_that_matches_decides() {
-        let by = |rule: Rule| rules(vec![rule]).classify(&action(Some(BlastRadius::Low), &["PROD_KEY"]));
+        let by =
+            |rule: Rule| rules(vec![rule]).classify(&action(Some(BlastRadius::Low), &["PROD_KEY"]), None);
         let raised = Rule {
             secret: Some("PROD_*".to_owned()),
             blast_radius: Some(BlastRadius::High),
@@ -213,12 +219,26 @@ mod tests {
     }
 
     #[test]
+    fn a_bots_token_is_a_secret() {
+        let bot = BotName::parse("night-shift").unwrap();
+        let low = action(Some(BlastRadius::Low), &[]);
+        assert_eq!(rules(vec![]).classify(&low, Some(&bot)).0, BlastRadius::Medium);
+        let raised = rules(vec![Rule {
+            secret: Some("bot-night-*".to_owned()),
+            require: Some(Requirement::Review),
+            ..Rule::default()
+        }]);
+        assert_eq!(raised.classify(&low, Some(&bot)).1, Requirement::Review);
+        assert_eq!(raised.classify(&low, None).1, Requirement::Merged);
+    }
+
+    #[test]
     fn what_cannot_be_checked_waits_and_says_so() {
-        let decision = decide(&action(None, &[]), &rules(vec![]));
+        let decision = decide(&action(None, &[]), None, &rules(vec![]));
         let Decision::Waiting { reason } = decision else { panic!("approved by accident") };
         assert!(reason.contains("cannot check yet"), "{reason}");
         assert!(matches!(
-            decide(&action(Some(BlastRadius::Low), &[]), &rules(vec![])),
+            decide(&action(Some(BlastRadius::Low), &[]), None, &rules(vec![])),
             Decision::Approved { .. }
         ));
     }

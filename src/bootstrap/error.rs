@@ -73,6 +73,12 @@ pub enum Error {
         #[source]
         source: policy::Error,
     },
+    /// Secrets and bots' tokens would stand in one folder.
+    #[error("`{path}` is both `[vault] prefix` and `[vault] bots`: give bots a folder of their own")]
+    SameFolder {
+        /// The folder.
+        path: String,
+    },
     /// Something else is mounted where secrets should be.
     #[error("`{path}` is not a KV version 2 secrets engine but {found}: set `[vault] kv` to another path")]
     NotKv {

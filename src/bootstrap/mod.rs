@@ -143,6 +143,9 @@ impl Settings {
         if !["http://", "https://"].iter().any(|scheme| self.jwks_url.starts_with(scheme)) {
             return Err(Error::JwksUrl(self.jwks_url.clone()));
         }
+        if self.prefix == self.bots {
+            return Err(Error::SameFolder { path: self.bots.clone() });
+        }
         Ok(())
     }
 
@@ -151,6 +154,7 @@ impl Settings {
         let values = [
             ("kv", self.kv.as_str()),
             ("prefix", &self.prefix),
+            ("bots", &self.bots),
             ("gate", &self.gate),
             ("accessor", accessor),
         ];
@@ -346,5 +350,7 @@ mod tests {
         assert!(Settings { gate: "a/b".to_owned(), ..settings() }.check().is_err());
         let socket = Settings { jwks_url: "unix:///x/.well-known/jwks.json".to_owned(), ..settings() };
         assert!(matches!(socket.check(), Err(Error::JwksUrl(_))));
+        let shared = Settings { bots: "runner".to_owned(), ..settings() };
+        assert!(matches!(shared.check(), Err(Error::SameFolder { .. })));
     }
 }

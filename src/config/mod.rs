@@ -26,7 +26,7 @@ use crate::{
         mount::{self, Alias},
     },
     duration::Span,
-    ids::SecretName,
+    ids::{BotName, SecretName},
 };
 
 mod reference;
@@ -165,6 +165,8 @@ pub struct Adopt {
     pub enabled: bool,
     #[schemars(with = "Vec<String>")]
     pub secrets: Vec<SecretName>,
+    #[schemars(with = "Vec<String>")]
+    pub bots: Vec<BotName>,
 }
 
 /// The agent's HTTP server.

@@ -1,6 +1,11 @@
 //! What becomes of a child that somebody dispatched by hand: pure.
 
-use crate::{ids::SecretName, lifecycle::Work, nomad::Child};
+use crate::{
+    dispatch::base_job::BOT_KEY,
+    ids::{BotName, SecretName},
+    lifecycle::Work,
+    nomad::Child,
+};
 
 /// What the configuration says about such children.
 #[derive(Debug, Clone, Default)]
@@ -9,6 +14,8 @@ pub struct Rules {
     pub enabled: bool,
     /// The secrets that they may ask for.
     pub secrets: Vec<SecretName>,
+    /// The bots that they may run as.
+    pub bots: Vec<BotName>,
 }
 
 /// The decision about one child.
@@ -26,8 +33,9 @@ pub struct Adoption {
 const NOTE_LIMIT: usize = 4096;
 
 /// Decides about a child of the base job `base_job` that has neither a ULID nor a token of consign's.
+/// `impossible` says what the base job needs and nobody could give, where that is so.
 #[must_use]
-pub fn decide(child: &Child, base_job: &str, rules: &Rules) -> Adoption {
+pub fn decide(child: &Child, base_job: &str, impossible: Option<String>, rules: &Rules) -> Adoption {
     let note = |key: &str| {
         let text = child.meta.get(key).map(String::as_str).unwrap_or_default();
         (!text.is_empty()).then(|| text.chars().take(NOTE_LIMIT).collect::<String>())
@@ -41,6 +49,8 @@ pub fn decide(child: &Child, base_job: &str, rules: &Rules) -> Adoption {
     };
     secrets.sort();
     secrets.dedup();
+    let wanted_bot = child.meta.get(BOT_KEY).map(String::as_str).filter(|name| !name.is_empty());
+    let bot = wanted_bot.and_then(|name| rules.bots.iter().find(|bot| bot.as_str() == name).cloned());
     let forbidden: Vec<&str> =
         secrets.iter().filter(|name| !rules.secrets.contains(name)).map(SecretName::as_str).collect();
     let refused = if !rules.enabled {
@@ -55,8 +65,12 @@ pub fn decide(child: &Child, base_job: &str, rules: &Rules) -> Adoption {
         Some(format!("{illegal}: separate names by commas"))
     } else if child.payload.is_empty() {
         Some(format!("it has no script: give one, as in `nomad job dispatch {base_job} script.sh`"))
+    } else if let (Some(name), None) = (wanted_bot, &bot) {
+        Some(format!(
+            "a hand dispatch may not run as the bot {name:?}: leave the meta `bot` out, commit an action, or have an operator list the bot in [adopt] bots"
+        ))
     } else if forbidden.is_empty() {
-        None
+        impossible
     } else {
         Some(format!(
             "a hand dispatch may not ask for {}: commit an action that names it, or have an operator list it in [adopt] secrets",
@@ -67,6 +81,7 @@ pub fn decide(child: &Child, base_job: &str, rules: &Rules) -> Adoption {
         base_job: base_job.to_owned(),
         context: note("context").unwrap_or_default(),
         secrets: if refused.is_some() { Vec::new() } else { secrets },
+        bot: bot.filter(|_| refused.is_none()),
         ..Work::default()
     };
     Adoption { work, note: note("action_id"), refused }
@@ -89,12 +104,17 @@ mod tests {
         Rules {
             enabled: true,
             secrets: secrets.iter().map(|name| SecretName::parse(name).unwrap()).collect(),
+            bots: vec![BotName::parse("triage").unwrap()],
         }
+    }
+
+    fn decided(child: &Child, rules: &Rules) -> Adoption {
+        decide(child, "runner", None, rules)
     }
 
     #[test]
     fn a_script_without_secrets_needs_nobody_else() {
-        assert_eq!(decide(&child("", "x"), "runner", &rules(&[])).refused, None);
+        assert_eq!(decided(&child("", "x"), &rules(&[])).refused, None);
     }
 
     #[test]
@@ -105,7 +125,7 @@ mod tests {
             (child("a b", "x"), rules(&[]), "separate names by commas"),
             (child("", "x"), Rules::default(), "enabled = false"),
         ] {
-            let adoption = decide(&child, "runner", &rules);
+            let adoption = decided(&child, &rules);
             let refused = adoption.refused.unwrap();
             assert!(refused.contains(expected), "{refused}");
             assert!(adoption.work.secrets.is_empty());
@@ -115,13 +135,34 @@ mod tests {
     #[test]
     fn a_variant_is_nobody_elses() {
         let child = Child { parent_id: "runner-0123456789ab".to_owned(), ..child("", "x") };
-        let refused = decide(&child, "runner", &rules(&[])).refused.unwrap();
+        let refused = decided(&child, &rules(&[])).refused.unwrap();
         assert!(refused.contains("dispatch runner itself"), "{refused}");
     }
 
     #[test]
     fn allowed_secrets_are_granted() {
-        let adoption = decide(&child(" A, B,A", "x"), "runner", &rules(&["A", "B"]));
+        let adoption = decided(&child(" A, B,A", "x"), &rules(&["A", "B"]));
         assert_eq!((adoption.refused, adoption.work.secrets.len()), (None, 2));
+    }
+
+    #[test]
+    fn a_bot_must_be_listed() {
+        let run_as = |bot: &str| {
+            let mut child = child("", "x");
+            child.meta.insert(BOT_KEY.to_owned(), bot.to_owned());
+            let Adoption { refused, work, .. } = decided(&child, &rules(&[]));
+            (refused.is_some_and(|why| why.contains("[adopt] bots")), work.bot.map(|bot| bot.to_string()))
+        };
+        assert_eq!(run_as(""), (false, None));
+        assert_eq!(run_as("triage"), (false, Some("triage".to_owned())));
+        for other in ["verify", " triage", "${node.unique.id}", "../x"] {
+            assert_eq!(run_as(other), (true, None), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_placed_is_not_adopted() {
+        let why = Some("raw_exec cannot mount".to_owned());
+        assert_eq!(decide(&child("", "x"), "runner", why.clone(), &rules(&[])).refused, why);
     }
 }

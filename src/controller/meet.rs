@@ -49,7 +49,8 @@ pub(super) async fn meet(rooms: &Rooms, rules: &adopt::Rules, child_id: &str) ->
     }
     let now = super::now();
     let base = rooms.base_jobs.base_of(&child.parent_id).unwrap_or(&child.parent_id);
-    let job = adopted(&child, adopt::decide(&child, base, rules), now)?;
+    let impossible = rooms.base_jobs.impossible(base);
+    let job = adopted(&child, adopt::decide(&child, base, impossible, rules), now)?;
     rooms.store.save(&job, "adopted", now).await?;
     rooms.tell(&job, "adopted", child_id);
     Ok(Met::Adopted(Box::new(job)))

@@ -10,11 +10,12 @@ use super::step::{Error, Rooms};
 use crate::{
     action,
     dispatch::{
+        base_job::BOT_KEY,
         launch::children_pattern,
         request::{ConsignMeta, parse_consign_meta},
     },
     duration::Span,
-    ids::{ActionId, JobId, Revision, SecretName},
+    ids::{ActionId, BotName, JobId, Revision, SecretName},
     lifecycle::{Attempt, Event, Job, Origin, Stage, Work},
     nomad::Child,
     ops_repo::Entry,
@@ -111,6 +112,7 @@ fn rebuilt(
         formula: variable("CONSIGN_FORMULA").parse().ok(),
         context: variable("CONSIGN_CONTEXT"),
         secrets: secrets.split(',').filter_map(|name| SecretName::parse(name).ok()).collect(),
+        bot: child.meta.get(BOT_KEY).and_then(|name| BotName::parse(name).ok()),
         timeout: Some(Span::from_secs(meta.timeout)),
         artifacts: meta.artifacts.clone(),
         ..Work::default()
@@ -148,4 +150,34 @@ async fn admit(rooms: &Rooms, job: &mut Job, child: &str) -> Result<(), Error> {
         job.apply(Event::Admitted { allocation: allocation_id, node }, super::now())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::DispatchId;
+
+    #[test]
+    fn secrets_and_bot_are_those_of_the_child() {
+        let meta = ConsignMeta {
+            job_id: JobId::new(),
+            dispatch_id: DispatchId::new(),
+            attempt: 1,
+            action_id: None,
+            revision: None,
+            kind: crate::dispatch::request::Kind::Program,
+            timeout: 60,
+            from_step: None,
+            env: BTreeMap::new(),
+            artifacts: Vec::new(),
+        };
+        let pairs = [("secrets", "A,B"), (BOT_KEY, "triage")];
+        let child = Child {
+            meta: pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            ..Child::default()
+        };
+        let id = ActionId::parse("a").unwrap();
+        let job = rebuilt(&child, "sidecar", &meta, &id, &Ground::default(), "actions");
+        assert_eq!(job.work.granted_names(), ["A", "B", "bot-triage"]);
+    }
 }

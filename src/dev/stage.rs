@@ -106,11 +106,11 @@ async fn set_vault_up(
         bootstrap::apply(&client, &settings, change).await.map_err(Error::Bootstrap)?;
     }
     say(&format!("vault    bootstrapped: {} changes", changes.len()));
-    let secrets = Secrets::new(client, &config.vault.kv, &config.vault.prefix);
+    let secrets = Secrets::new(client, &config.vault.kv, &config.vault.prefix, &config.vault.bots);
     for name in sample::SECRETS {
         let Ok(name) = SecretName::parse(name) else { continue };
         let value = format!("demo-{}", crate::ids::JobId::new());
-        secrets.put(&name, value.as_bytes()).await.map_err(Error::Secret)?;
+        secrets.put(&name.clone().into(), value.as_bytes()).await.map_err(Error::Secret)?;
         say(&format!("secret   {name} put at {}/{}/{name}", config.vault.kv, config.vault.prefix));
     }
     Ok(())

@@ -12,6 +12,8 @@ use sha2::{Digest as _, Sha256};
 pub use crate::action::Driver;
 use crate::{diagnostic::Diagnostic, duration::Span};
 
+pub use self::declared::{BOT_KEY, Declared};
+
 /// The launch gate's entry, below the KV mount.
 pub const GATE_ENTRY: &str = "consign/go";
 /// The job meta by which consign knows what it registered, and whether it has changed.
@@ -29,8 +31,12 @@ const FILES: [(&str, &str); 3] = [
     ("jobs/plan.tpl", include_str!("../../jobs/plan.tpl")),
 ];
 const WRAPPER_TEXT: &str = include_str!("../../jobs/wrapper.sh");
-const RUNNER: &str = include_str!("../../jobs/runner.nomad.hcl");
-const TRAINING: &str = include_str!("../../jobs/training.nomad.hcl");
+/// The base jobs that are part of consign: name and text.
+const SHIPPED: [(&str, &str); 3] = [
+    ("runner", include_str!("../../jobs/runner.nomad.hcl")),
+    ("sidecar", include_str!("../../jobs/sidecar.nomad.hcl")),
+    ("training", include_str!("../../jobs/training.nomad.hcl")),
+];
 
 /// A base job that has everything an attempt relies on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +60,8 @@ pub struct Settings {
     pub kv: String,
     /// The folder of the secrets in it.
     pub prefix: String,
+    /// The folder of the bots' tokens in it.
+    pub bots: String,
     /// How long a node may be out of reach.
     pub lost_after: Span,
 }
@@ -141,15 +149,19 @@ impl BaseJob {
     /// The base jobs that are part of consign.
     #[must_use]
     pub fn shipped() -> Vec<Self> {
-        [("runner", RUNNER), ("training", TRAINING)]
-            .map(|(name, text)| Self { name: name.to_owned(), text: text.to_owned() })
-            .into()
+        SHIPPED.map(|(name, text)| Self { name: name.to_owned(), text: text.to_owned() }).into()
     }
 
     /// Its name, which is Nomad's job id.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What it declares beyond what every base job has.
+    #[must_use]
+    pub fn declared(&self) -> Declared {
+        self.text.parse::<EditBody>().map(|body| Declared::read(&Body::from(body))).unwrap_or_default()
     }
 
     /// Its text with the configuration's values and driver. Everything else stays as written.
@@ -165,6 +177,7 @@ impl BaseJob {
                 Some("audience") => &settings.audience,
                 Some("kv") => &settings.kv,
                 Some("prefix") => &settings.prefix,
+                Some("bots") => &settings.bots,
                 Some("lost_after") => &lost_after,
                 _ => continue,
             };
@@ -435,6 +448,7 @@ fn whole(expression: &Expression) -> Option<u64> {
     }
 }
 
+mod declared;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

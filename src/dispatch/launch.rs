@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::{
-    base_job::{self, BaseJob, MARKER},
+    base_job::{self, BaseJob, Declared, MARKER},
     needs::Volume,
     shape::Shape,
     variant::{self, DIGITS, Parent, VARIANT_OF},
@@ -95,6 +95,18 @@ impl BaseJobs {
         let jobs = jobs.iter().map(|job| (job.name().to_owned(), job.clone())).collect();
         let inner = Inner { jobs, settings: settings.clone(), plain, registered: Mutex::default() };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// What the base job `name` declares; nothing where there is no such base job.
+    #[must_use]
+    pub fn declared(&self, name: &str) -> Declared {
+        self.inner.jobs.get(name).map(BaseJob::declared).unwrap_or_default()
+    }
+
+    /// What the base job `name` itself needs and no cluster could give, in words.
+    #[must_use]
+    pub fn impossible(&self, name: &str) -> Option<String> {
+        self.inner.plain.get(name)?.needs.impossible().map(|(_, why)| why)
     }
 
     /// The Nomad job that is dispatched for the base job `name` in this shape; `None` where there is no such

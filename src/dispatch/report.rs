@@ -2,7 +2,7 @@
 //!
 //! The formula can write to the same folder: a report is what the task claims, never more than that.
 
-use crate::outcome::result_file::StepResult;
+use crate::{ids::FormulaName, outcome::result_file::StepResult};
 
 /// The wrapper met its started-marker: the formula ran, or runs, already.
 ///
@@ -11,12 +11,16 @@ use crate::outcome::result_file::StepResult;
 pub const RESTARTED_EXIT_CODE: i64 = 121;
 /// The wrapper could not start the formula: a folder or the payload was missing.
 pub const UNSTARTABLE_EXIT_CODE: i64 = 122;
+/// The base job does not take this formula: it names others.
+pub const REFUSED_EXIT_CODE: i64 = 123;
 /// The job's or a step's time was over.
 pub const TIMEOUT_EXIT_CODE: i64 = 124;
 /// Where the report stands, relative to the allocation's shared folder (`alloc/` for Nomad).
 pub const PATH: &str = "consign/report";
 /// The most of a report that is read, in bytes.
 pub const SIZE_LIMIT: usize = 256 * 1024;
+/// The most names of formulas that are kept.
+const NAME_LIMIT: usize = 20;
 /// The most steps that are kept.
 pub const STEP_LIMIT: usize = 1000;
 
@@ -40,6 +44,8 @@ pub enum Ended {
     StepTimeout(String),
     /// Nomad asked the task to end.
     Stopped,
+    /// It was not run: the base job takes these formulas alone.
+    Refused(Vec<FormulaName>),
 }
 
 /// Reads a report. Lines that are none of its own are passed over.
@@ -60,6 +66,10 @@ pub fn parse(bytes: &[u8]) -> Report {
             ["ended", "timeout"] => report.ended = Some(Ended::Timeout),
             ["ended", "step_timeout", name] => report.ended = Some(Ended::StepTimeout(unescape(name))),
             ["ended", "stopped"] => report.ended = Some(Ended::Stopped),
+            ["ended", "refused", taken @ ..] => {
+                let taken = taken.iter().filter_map(|name| name.parse().ok()).take(NAME_LIMIT).collect();
+                report.ended = Some(Ended::Refused(taken));
+            }
             _ => {}
         }
     }
@@ -111,6 +121,9 @@ mod tests {
         assert_eq!(report.steps[0], StepResult { name: "a b".to_owned(), exit_code: 0, seconds: 1.5 });
         assert_eq!(report.ended, Some(Ended::StepTimeout("c".to_owned())));
         assert_eq!(parse(b"").ended, None);
+        let names = ["triage", "verify"].map(|name| FormulaName::parse(name).unwrap());
+        let refused = parse(b"ended refused triage verify \xff\n").ended;
+        assert_eq!(refused, Some(Ended::Refused(names.to_vec())));
         assert_eq!(parse(b"ended exit 121\n").ended, Some(Ended::Exit(RESTARTED_EXIT_CODE)));
     }
 

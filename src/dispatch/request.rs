@@ -1,21 +1,29 @@
 //! What Nomad is asked for when a run is dispatched: meta and payload, a pure function of the run.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 
-use super::report;
+use super::{
+    base_job::{BOT_KEY, Declared},
+    report,
+};
 use crate::{
     duration::Span,
     formula::{Body, Step},
-    ids::{DispatchId, FormulaName, JobId, Revision, SecretName},
+    ids::{BotName, DispatchId, FormulaName, JobId, Revision, SecretName},
 };
 
 /// The largest payload that Nomad accepts, in bytes.
 pub const PAYLOAD_LIMIT: usize = 16_384;
 /// The most meta in all, names and values together, in bytes.
 pub const META_LIMIT: usize = 16_384;
+/// The variables in which a task finds what its bot is called, and the bot's token.
+const BOT_VARIABLES: [&str; 2] = ["BOT_NAME", "BOT_TOKEN"];
 /// The longest that a task can be given, in seconds.
 const LONGEST: u64 = 999_999_999;
 
@@ -38,6 +46,8 @@ pub struct Run {
     pub revision: Option<Revision>,
     /// The secrets that it may read.
     pub secrets: Vec<SecretName>,
+    /// The bot that it is, with the bot's token.
+    pub bot: Option<BotName>,
     /// Arguments, with the formula's defaults filled in.
     pub args: BTreeMap<String, String>,
     /// Further environment variables.
@@ -54,6 +64,8 @@ pub struct Run {
     pub from_step: Option<u32>,
     /// What runs.
     pub body: Body,
+    /// What its base job declares.
+    pub declared: Declared,
 }
 
 /// A dispatch as Nomad takes it. The same run gives the same bytes.
@@ -130,6 +142,12 @@ pub enum Error {
         /// The formula.
         formula: FormulaName,
     },
+    /// The base job cannot be dispatched without an argument.
+    #[error("its base job needs the argument {name}, as the meta of the same name")]
+    MissingMeta {
+        /// The argument.
+        name: String,
+    },
     /// A name that no environment variable can have.
     #[error("{name:?} cannot name an environment variable: letters, digits and `_`, not a digit first")]
     BadName {
@@ -178,16 +196,39 @@ impl Request {
         };
         let consign = serde_json::to_vec(&consign).map_err(Error::Encode)?;
         let secrets: Vec<&str> = run.secrets.iter().map(SecretName::as_str).collect();
-        let meta = BTreeMap::from([
-            ("consign".to_owned(), BASE64_STANDARD.encode(consign)),
-            ("secrets".to_owned(), secrets.join(",")),
-        ]);
+        let mut meta = further_meta(run)?;
+        meta.insert("consign".to_owned(), BASE64_STANDARD.encode(consign));
+        meta.insert("secrets".to_owned(), secrets.join(","));
+        // For whoever looks at the child in Nomad; names alone, so that nothing is interpolated.
+        meta.insert("formula".to_owned(), run.formula.to_string());
+        if let Some(action_id) = &run.action_id {
+            meta.insert("action_id".to_owned(), action_id.clone());
+        }
         let size = meta.iter().map(|(key, value)| key.len() + value.len()).sum();
         if size > META_LIMIT {
             return Err(Error::MetaTooLarge { size });
         }
         Ok(Self { meta, payload })
     }
+}
+
+/// The meta that the run's base job declares: arguments of the same names, and the bot.
+fn further_meta(run: &Run) -> Result<BTreeMap<String, String>, Error> {
+    let mut meta = BTreeMap::new();
+    for key in &run.declared.meta {
+        let value = match key.as_str() {
+            BOT_KEY => run.bot.as_ref().map(ToString::to_string),
+            key => run.args.get(key).cloned(),
+        };
+        match value {
+            Some(value) => drop(meta.insert(key.clone(), value)),
+            None if run.declared.required.contains(key) => {
+                return Err(Error::MissingMeta { name: key.clone() });
+            }
+            None => {}
+        }
+    }
+    Ok(meta)
 }
 
 /// Reads the meta key `consign` of a child; `None` where consign did not write it.
@@ -222,10 +263,12 @@ fn environment(run: &Run) -> Result<BTreeMap<String, String>, Error> {
             return Err(Error::NameTwice { name });
         }
     }
-    for secret in &run.secrets {
-        check_name(secret.as_str())?;
-        if env.contains_key(secret.as_str()) {
-            return Err(Error::NameTwice { name: secret.to_string() });
+    let of_bot = run.bot.iter().flat_map(|_| BOT_VARIABLES);
+    let mut granted = BTreeSet::new();
+    for name in run.secrets.iter().map(SecretName::as_str).chain(of_bot) {
+        check_name(name)?;
+        if env.contains_key(name) || !granted.insert(name) {
+            return Err(Error::NameTwice { name: name.to_owned() });
         }
     }
     let own = [
@@ -323,6 +366,7 @@ pub(super) mod tests {
             context: "why".to_owned(),
             revision: None,
             secrets: vec![SecretName::parse("A").unwrap(), SecretName::parse("B").unwrap()],
+            bot: None,
             args: BTreeMap::from([("dry-run".to_owned(), "${node.unique.id}".to_owned())]),
             env: BTreeMap::new(),
             model: None,
@@ -331,6 +375,7 @@ pub(super) mod tests {
             artifacts: vec!["out/**".to_owned()],
             from_step: None,
             body,
+            declared: Declared::default(),
         }
     }
 
@@ -352,6 +397,39 @@ pub(super) mod tests {
         assert_eq!((meta.from_step, parse_consign_meta("no")), (None, None));
         let later = Request::new(&Run { from_step: Some(6), ..given }).unwrap();
         assert_eq!(parse_consign_meta(&later.meta["consign"]).unwrap().from_step, Some(6));
+    }
+
+    #[test]
+    fn arguments_travel_as_the_meta_that_the_base_job_declares_too() {
+        let mut given = run(program(1));
+        given.declared.meta = ["bot", "issue_number", "project_toml"].map(str::to_owned).into();
+        given.bot = Some(BotName::parse("triage").unwrap());
+        let args = [("issue_number", "42"), ("bot", "other"), ("else", "x")];
+        given.args = args.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let request = Request::new(&given).unwrap();
+        let keys: Vec<&str> = request.meta.keys().map(String::as_str).collect();
+        assert_eq!(keys, ["action_id", "bot", "consign", "formula", "issue_number", "secrets"]);
+        assert_eq!((request.meta["bot"].as_str(), request.meta["issue_number"].as_str()), ("triage", "42"));
+        let env = parse_consign_meta(&request.meta["consign"]).unwrap().env;
+        assert_eq!((env["ARG_ISSUE_NUMBER"].as_str(), env["ARG_ELSE"].as_str()), ("42", "x"));
+
+        given.args.insert("project_toml".to_owned(), "x".repeat(META_LIMIT / 2));
+        assert!(matches!(Request::new(&given), Err(Error::MetaTooLarge { .. })), "it travels twice");
+        given.args.clear();
+        given.declared.required = ["issue_number".to_owned()].into();
+        assert!(matches!(Request::new(&given), Err(Error::MissingMeta { name }) if name == "issue_number"));
+    }
+
+    #[test]
+    fn nothing_stands_in_for_a_bots_token() {
+        let mut given = run(program(1));
+        given.env.insert("BOT_TOKEN".to_owned(), "mine".to_owned());
+        assert!(Request::new(&given).is_ok());
+        given.bot = Some(BotName::parse("triage").unwrap());
+        assert!(matches!(Request::new(&given), Err(Error::NameTwice { .. })));
+        given.env.clear();
+        given.secrets = vec![SecretName::parse("BOT_TOKEN").unwrap()];
+        assert!(matches!(Request::new(&given), Err(Error::NameTwice { .. })));
     }
 
     #[test]

@@ -61,16 +61,20 @@ async fn with_token(vault: &Vault, config: &Config) -> Vec<Finding> {
         Ok(_) => Finding::ok(SUBJECT, format!("the launch gate's group {gate} is set up")),
         Err(error) => Finding::failure(SUBJECT, chain(&error), "consign bootstrap, or set [vault] gate."),
     });
-    let (kv, prefix) = (&config.vault.kv, &config.vault.prefix);
-    findings.push(match vault.entries(kv, prefix).await {
-        Ok(names) => {
-            let count = names.iter().filter(|name| !name.ends_with('/')).count();
-            Finding::ok(SUBJECT, format!("{count} secrets below {kv}/{prefix}; their names can be listed"))
-        }
-        Err(error) => {
-            Finding::failure(SUBJECT, chain(&error), "consign bootstrap, or set [vault] kv and prefix.")
-        }
-    });
+    let kv = &config.vault.kv;
+    for (kind, folder) in [("secrets", &config.vault.prefix), ("bots", &config.vault.bots)] {
+        findings.push(match vault.entries(kv, folder).await {
+            Ok(names) => {
+                let count = names.iter().filter(|name| !name.ends_with('/')).count();
+                Finding::ok(SUBJECT, format!("{count} {kind} below {kv}/{folder}; their names can be listed"))
+            }
+            Err(error) => Finding::failure(
+                SUBJECT,
+                chain(&error),
+                "consign bootstrap, or set [vault] kv, prefix and bots.",
+            ),
+        });
+    }
     findings
 }
 

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::{ids::SecretName, vault};
+use super::Grantable;
+use crate::vault;
 
 /// A grant that could not be issued, withdrawn or looked up.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// No secret of that name is set up: its group is missing.
-    #[error("no secret is called {0}: make it with `consign secret put {0}`")]
-    UnknownSecret(SecretName),
+    /// It is not set up: its group is missing.
+    #[error("there is no {0}: an operator makes it with `{command}`", command = .0.put_command())]
+    UnknownSecret(Grantable),
     /// The launch gate is not set up.
     #[error("Vault has no identity group {0} for the launch gate: run `consign bootstrap`")]
     NoGate(String),

@@ -2,8 +2,8 @@
 //!
 //! Each allocation logs in to Vault with an identity that names the allocation and that only Nomad
 //! can sign. Alone it opens nothing. A grant makes the entity behind it a member of the identity
-//! groups `runner-<NAME>` of just the requested secrets, and last of the launch gate's group, so that
-//! an open gate means that every secret can be read. Withdrawing deletes the entity: Vault takes it
+//! groups `runner-<NAME>` of just the requested secrets, of the group `bot-<name>` where the run is a bot,
+//! and last of the launch gate's group, so that an open gate means that all of it can be read. Withdrawing deletes the entity: Vault takes it
 //! out of all groups and its tokens die at once.
 //!
 //! The agent's token can neither list entities nor tell which allocation an entity belongs to. So
@@ -11,17 +11,19 @@
 //! record that has ended, and [`Grants::withdraw`] may be repeated at will.
 
 mod error;
+mod grantable;
 mod membership;
 mod upkeep;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, future, stream};
 
 use self::membership::{Added, Membership};
-pub use self::{error::Error, upkeep::Upkeep};
-use crate::{
-    ids::SecretName,
-    vault::{self, Vault},
+pub use self::{
+    error::Error,
+    grantable::{BOT_TOKEN, Grantable},
+    upkeep::Upkeep,
 };
+use crate::vault::{self, Vault};
 
 /// How many secrets are looked up at once.
 const LOOKUPS_AT_ONCE: usize = 8;
@@ -39,22 +41,12 @@ pub struct Settings {
     pub kv: String,
     /// The folder of the secrets in it.
     pub prefix: String,
+    /// The folder of the bots' tokens in it.
+    pub bots: String,
     /// The launch gate's group.
     pub gate: String,
     /// The accessor of the auth method that allocations log in with; see [`mount_accessor`].
     pub accessor: String,
-}
-
-/// The identity group of a secret.
-#[must_use]
-pub fn group_of(name: &SecretName) -> String {
-    format!("runner-{name}")
-}
-
-/// The Vault policy of a secret; Vault keeps the names of policies in lower case.
-#[must_use]
-pub fn policy_of(name: &SecretName) -> String {
-    group_of(name).to_ascii_lowercase()
 }
 
 /// The accessor of the auth method that allocations log in with, as `consign bootstrap` left it in
@@ -82,13 +74,13 @@ impl Grants {
         Self { vault, settings, membership }
     }
 
-    /// Lets an allocation read `secrets`, then opens the launch gate for it; gives its entity's id.
+    /// Lets an allocation read what is `wanted`, then opens the launch gate for it; gives its entity's id.
     ///
     /// May be repeated. Where it fails the gate stays shut, and a part of the grant may stand until
     /// it is withdrawn.
-    pub async fn issue(&self, allocation: &str, secrets: &[SecretName]) -> Result<String, Error> {
+    pub async fn issue(&self, allocation: &str, wanted: &[Grantable]) -> Result<String, Error> {
         let entity = self.entity(allocation).await?;
-        future::try_join_all(secrets.iter().map(|secret| self.grant(allocation, &entity, secret))).await?;
+        future::try_join_all(wanted.iter().map(|one| self.grant(allocation, &entity, one))).await?;
         match self.membership.add(self.settings.gate.clone(), entity.clone()).await? {
             Added::Member => Ok(entity),
             Added::NoGroup => Err(Error::NoGate(self.settings.gate.clone())),
@@ -96,10 +88,10 @@ impl Grants {
         }
     }
 
-    async fn grant(&self, allocation: &str, entity: &str, secret: &SecretName) -> Result<(), Error> {
-        match self.membership.add(group_of(secret), entity.to_owned()).await? {
+    async fn grant(&self, allocation: &str, entity: &str, wanted: &Grantable) -> Result<(), Error> {
+        match self.membership.add(wanted.group(), entity.to_owned()).await? {
             Added::Member => Ok(()),
-            Added::NoGroup => Err(Error::UnknownSecret(secret.clone())),
+            Added::NoGroup => Err(Error::UnknownSecret(wanted.clone())),
             Added::NoEntity => Err(Error::Withdrawn(allocation.to_owned())),
         }
     }
@@ -129,15 +121,15 @@ impl Grants {
         deleted.map_err(Error::vault(format!("deleting the entity of {allocation}")))
     }
 
-    /// Those of `secrets` that no grant could give: no entry with a value, no group, or a group
-    /// without the secret's Vault policy. In the order given.
-    pub async fn unknown_secrets(&self, secrets: &[SecretName]) -> Result<Vec<SecretName>, Error> {
-        let looked_up: Vec<_> = stream::iter(secrets.iter().cloned())
-            .map(|secret| async move { self.is_known(&secret).await.map(|known| (secret, known)) })
+    /// Those of `wanted` that no grant could give: no entry with a value, no group, or a group
+    /// without the Vault policy of the same name. In the order given.
+    pub async fn unknown_secrets(&self, wanted: &[Grantable]) -> Result<Vec<Grantable>, Error> {
+        let looked_up: Vec<_> = stream::iter(wanted.iter().cloned())
+            .map(|one| async move { self.is_known(&one).await.map(|known| (one, known)) })
             .buffered(LOOKUPS_AT_ONCE)
             .try_collect()
             .await?;
-        Ok(looked_up.into_iter().filter(|(_, known)| !known).map(|(secret, _)| secret).collect())
+        Ok(looked_up.into_iter().filter(|(_, known)| !known).map(|(one, _)| one).collect())
     }
 
     /// Says whether grants can be issued now: Vault answers, and the launch gate is there.
@@ -145,15 +137,16 @@ impl Grants {
         self.members(&self.settings.gate).await.map(drop)
     }
 
-    async fn is_known(&self, secret: &SecretName) -> Result<bool, Error> {
-        let name = group_of(secret);
+    async fn is_known(&self, wanted: &Grantable) -> Result<bool, Error> {
+        let name = wanted.group();
         let group = self.vault.group(&name).await.map_err(Error::vault(format!("reading group {name}")))?;
-        if !group.is_some_and(|group| group.policies.contains(&policy_of(secret))) {
+        if !group.is_some_and(|group| group.policies.contains(&wanted.policy())) {
             return Ok(false);
         }
-        let Settings { kv, prefix, .. } = &self.settings;
-        let entry = self.vault.entry(kv, &format!("{prefix}/{secret}")).await;
-        let entry = entry.map_err(Error::vault(format!("looking for secret {secret}")))?;
+        let Settings { kv, prefix, bots, .. } = &self.settings;
+        let path = format!("{}/{}", wanted.folder(prefix, bots), wanted.name());
+        let entry = self.vault.entry(kv, &path).await;
+        let entry = entry.map_err(Error::vault(format!("looking for {wanted}")))?;
         Ok(entry.is_some_and(|entry| entry.readable))
     }
 

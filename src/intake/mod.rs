@@ -8,7 +8,10 @@ pub mod look;
 use crate::{
     action::Action,
     diagnostic::{Diagnostic, summary},
-    dispatch::shape::{self, Allowed, Decided, Refused},
+    dispatch::{
+        base_job::Declared,
+        shape::{self, Allowed, Decided, Refused},
+    },
     formula::Formula,
     ids::{ActionId, Revision},
     lifecycle::Work,
@@ -98,6 +101,24 @@ impl Verdict {
         }
     }
 
+    /// With the bot that the work runs as, where its base job has bots; `declared` tells what a base job
+    /// declares.
+    #[must_use]
+    pub fn with_bot(self, declared: impl FnOnce(&str) -> Declared) -> Self {
+        let Self::Sound { action, mut work } = self else { return self };
+        match declared(&work.base_job).bot(&action.formula, &work.args) {
+            Ok(bot) => {
+                work.bot = bot;
+                Self::Sound { action, work }
+            }
+            Err(error) => Self::Unsound {
+                id: Some(action.id),
+                cause: Cause::Invalid,
+                message: format!("{error}; the argument `bot` names it, and without one the formula"),
+            },
+        }
+    }
+
     /// The id that the file's result goes by.
     #[must_use]
     pub fn id(&self) -> Option<&ActionId> {
@@ -143,6 +164,8 @@ fn work(valid: &Valid, decided: Decided) -> Work {
         body: Some(formula.body.clone()),
         context: action.context.clone(),
         secrets: action.secrets.clone(),
+        // Only its base job tells.
+        bot: None,
         args: args.clone(),
         env,
         timeout: action.timeout.or(formula.timeout),

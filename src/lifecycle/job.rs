@@ -11,7 +11,7 @@ use crate::{
     dispatch::shape::Shape,
     duration::Span,
     formula::Body,
-    ids::{ActionId, DispatchId, FormulaName, JobId, Revision, SecretName},
+    ids::{ActionId, BotName, DispatchId, FormulaName, JobId, Revision, SecretName},
     outcome::{
         Cause, Outcome,
         result_file::{self, Artifact, LogStatus, ResultFile, StepResult},
@@ -86,6 +86,9 @@ pub struct Work {
     pub context: String,
     /// The secrets that it may read.
     pub secrets: Vec<SecretName>,
+    /// The bot that it runs as, with the bot's token.
+    #[serde(default)]
+    pub bot: Option<BotName>,
     /// The formula's arguments, defaults included.
     pub args: BTreeMap<String, String>,
     /// Further environment variables.
@@ -122,6 +125,13 @@ pub struct Work {
 pub const DEFAULT_TIMEOUT: Span = Span::from_secs(60 * 60);
 
 impl Work {
+    /// The names of all that it is granted, as approval rules know them: secrets, and `bot-<name>`.
+    #[must_use]
+    pub fn granted_names(&self) -> Vec<String> {
+        let bot = self.bot.iter().map(|bot| format!("bot-{bot}"));
+        self.secrets.iter().map(ToString::to_string).chain(bot).collect()
+    }
+
     /// The longest that the task may run.
     #[must_use]
     pub fn timeout(&self) -> std::time::Duration {
@@ -383,7 +393,7 @@ impl Job {
             finished_at: ending.finished_at,
             revision,
             approved_by: self.approved_by.clone(),
-            secrets: self.work.secrets.iter().map(ToString::to_string).collect(),
+            secrets: self.work.granted_names(),
             attempts: self.attempts.iter().map(result_file::Attempt::from).collect(),
             steps: self.steps(),
             artifacts: ending.artifacts.clone(),

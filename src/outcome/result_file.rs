@@ -46,7 +46,7 @@ pub struct ResultFile {
     pub revision: Option<String>,
     /// The rule, and where a rule asks for one the person, that approved it.
     pub approved_by: Option<String>,
-    /// The names of the secrets that it could read.
+    /// The names of the secrets that it could read; `bot-<name>` for the token of the bot that it ran as.
     pub secrets: Vec<String>,
     /// Every attempt, the last one last.
     pub attempts: Vec<Attempt>,

@@ -90,6 +90,37 @@ timeout = \"5h\"
 ```
 ";
 
+const BASE_JOBS: &str = "\
+## The base job
+
+`job` names the Nomad job that the formula runs under, in the action or else in the formula; without it that
+is `runner`. A base job may declare meta of its own: an argument of the same name then travels as that meta
+as well, where `nomad job status` shows it. Nomad interpolates `${…}` in meta, so the text as it was written
+is in `ARG_<NAME>` alone.
+
+`sidecar` is for helper agents. It runs the formulas `reproduce`, `triage` and `verify`, ends any other one
+with exit code 123, and declares the meta `issue_number`, `project_toml` and `bot`:
+
+```toml
+id = \"triage-42\"
+formula = \"triage\"
+context = \"A new issue came in\"
+secrets = []
+job = \"sidecar\"
+blast_radius = \"low\"
+
+[args]
+issue_number = \"42\"            # ARG_ISSUE_NUMBER
+project_toml = 'name = \"web\"'  # ARG_PROJECT_TOML
+bot = \"night-shift\"            # without it the bot is called as the formula is; \"\" for none
+```
+
+The run is a bot: the task finds `BOT_NAME`, and in `BOT_TOKEN` the token that an operator put for it. A bot's
+token is a secret: the action counts as medium at least, and approval rules and results know it as
+`bot-<name>`. The helpers' folders are at `/srv/project-repos`, `/srv/agent-data` and, read-only,
+`/srv/ops-repo`. A formula of steps has to declare these arguments like any other.
+";
+
 const ARTIFACTS: &str = "\
 ## Artifacts
 
@@ -122,7 +153,9 @@ const CAUSES: &str = "\
 ## Outcomes and causes
 
 `cause` is a stable code that belongs to one outcome; `message` tells the same in a sentence with the
-evidence. `exit_code` is the task's own wherever it gave one, and otherwise the one in this table.
+evidence. `exit_code` is the task's own wherever it gave one, and otherwise the one in this table. The
+wrapper around the formula has four of its own: 121 the task was started before, 122 the formula could not
+be started, 123 the base job does not take it, 124 it took too long.
 ";
 
 /// The text of `docs/action-reference.md`.
@@ -144,7 +177,7 @@ pub fn reference() -> String {
     section(&mut text, "`[args.<name>]`", &formula["properties"]["args"]["additionalProperties"]);
     section(&mut text, "`[[steps]]`", &formula["properties"]["steps"]["items"]);
     text.push_str("\n`[resources]` has the keys that it has in an action.\n");
-    let _ = write!(text, "\n{ARTIFACTS}\n{RESULT}\n");
+    let _ = write!(text, "\n{BASE_JOBS}\n{ARTIFACTS}\n{RESULT}\n");
     fields(&mut text, &result);
     for (heading, key) in [("`attempts`", "attempts"), ("`steps`", "steps"), ("`artifacts`", "artifacts")] {
         let _ = write!(text, "\n### Each of {heading}\n\n");
@@ -255,7 +288,9 @@ const fn meaning(cause: Cause) -> &'static str {
         Cause::Oom => "The task used more memory than it may and was killed.",
         Cause::Driver => "Nomad's driver could not start the task, such as for an image that does not exist.",
         Cause::Artifact => "Nomad could not fetch what the base job downloads before the task.",
-        Cause::MissingMount => "A mount is not configured, or no node offers its host volume.",
+        Cause::MissingMount => {
+            "A mount is not configured, or no node offers its host volume, or the driver has none."
+        }
         Cause::NoCapacity => "No node had room, or none met the constraints, within the time for placement.",
         Cause::SecretDenied => "Vault refused a secret that was granted, or it was removed in between.",
         Cause::DispatchFailed => "Nomad refused the job, or its attempts ended at the launch gate.",
@@ -270,7 +305,7 @@ const fn meaning(cause: Cause) -> &'static str {
         Cause::Preempted => "Nomad stopped it in favour of work with a higher priority.",
         Cause::Invalid => "The action, or the formula that it uses, is not valid; the message tells where.",
         Cause::UnknownFormula => "There is no such formula at the action's revision.",
-        Cause::UnknownSecret => "A secret of that name is not set up in Vault.",
+        Cause::UnknownSecret => "A secret or bot of that name is not set up in Vault.",
         Cause::NotApproved => "Its approval was refused.",
         Cause::ApprovalExpired => "Its approval did not come in time.",
         Cause::NotAdopted => {
@@ -300,9 +335,11 @@ mod tests {
             .skip(1)
             .filter_map(|rest| rest.split("```").next().map(ToOwned::to_owned))
             .collect();
-        let [action, formula] = examples.as_slice() else { panic!("two examples") };
+        let [action, formula, helper] = examples.as_slice() else { panic!("three examples") };
         let action = crate::action::file::read("train-42.toml", action.as_bytes()).expect("an action");
         let formula = crate::formula::file::read("train.toml", formula.as_bytes()).expect("a formula");
         assert_eq!(crate::formula::bind::bind(&action, &formula).map(|args| args.len()), Ok(1));
+        let helper = crate::action::file::read("triage-42.toml", helper.as_bytes()).expect("an action");
+        assert_eq!(helper.args.len(), 3);
     }
 }

@@ -3,7 +3,8 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    dispatch::report::{Ended, RESTARTED_EXIT_CODE, Report, TIMEOUT_EXIT_CODE},
+    dispatch::report::{Ended, REFUSED_EXIT_CODE, RESTARTED_EXIT_CODE, Report, TIMEOUT_EXIT_CODE},
+    ids::FormulaName,
     lifecycle::{Cancellation, Ending, Excerpt},
     nomad::{Allocation, TaskState, client_status, desired_status},
     outcome::Cause,
@@ -211,6 +212,13 @@ fn judge_started(evidence: &Evidence<'_>, task: &TaskState, started: Timestamp) 
     }
     match (exit_code, ended) {
         (Some(0), _) if !task.failed => (Cause::Success, "the task ended with exit code 0".to_owned()),
+        (Some(REFUSED_EXIT_CODE), Some(Ended::Refused(taken))) => (
+            Cause::ExitCode,
+            format!(
+                "the base job runs the formulas {} alone, so it ended with exit code {REFUSED_EXIT_CODE}",
+                taken.iter().map(FormulaName::as_str).collect::<Vec<_>>().join(", ")
+            ),
+        ),
         (Some(TIMEOUT_EXIT_CODE), Some(Ended::StepTimeout(step))) => {
             (Cause::StepTimeout, format!("the step {step:?} ran longer than its timeout"))
         }

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hcl::Body;
 
-/// The agent's Vault policy; placeholders `kv`, `prefix`, `gate`, `accessor`.
+/// The agent's Vault policy; placeholders `kv`, `prefix`, `bots`, `gate`, `accessor`.
 pub const AGENT: &str = include_str!("../../policies/agent.hcl");
-/// The Vault policy of one secret; placeholders `kv`, `prefix`, `name`.
+/// The Vault policy of one secret or bot; placeholders `kv`, `prefix`, `name`.
 pub const SECRET: &str = include_str!("../../policies/secret.hcl");
 /// The launch gate's Vault policy; placeholder `kv`.
 pub const GATE: &str = include_str!("../../policies/gate.hcl");
@@ -130,9 +130,10 @@ fn word(expression: &hcl::Expression) -> String {
 mod tests {
     use super::*;
 
-    const VALUES: [(&str, &str); 5] = [
+    const VALUES: [(&str, &str); 6] = [
         ("kv", "secret"),
         ("prefix", "runner"),
+        ("bots", "bots"),
         ("gate", "consign-go"),
         ("accessor", "auth_jwt_1"),
         ("name", "A"),
@@ -170,6 +171,7 @@ mod tests {
                  | capabilities: read update",
                 "identity/lookup/entity | allowed_parameters: alias_mount_accessor=auth_jwt_1 alias_name= \
                  | capabilities: create update",
+                "secret/metadata/bots/* | capabilities: list read",
                 "secret/metadata/runner/* | capabilities: list read",
             ]
         );

@@ -23,6 +23,7 @@ mod remotes;
 mod rewrites;
 mod secrets;
 mod servers;
+mod sidecar;
 mod support;
 mod training;
 mod under_nomad;

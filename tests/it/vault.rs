@@ -11,9 +11,8 @@ use consign::{
     config,
     credential::{Credential, read_token_file},
     dev::servers::{Vault as Process, VaultOptions},
-    grant::{self, Grants, Upkeep},
-    ids::SecretName,
-    secret::{Done, Listed, Secrets},
+    grant::{self, Grantable, Grants, Upkeep},
+    secret::{self, Done, Listed, Secrets},
     vault::{Kind, Method, Settings, Vault},
 };
 use futures_util::future;
@@ -72,6 +71,7 @@ impl Server {
             grant::Settings {
                 kv: settings.kv.clone(),
                 prefix: settings.prefix.clone(),
+                bots: settings.bots.clone(),
                 gate: settings.gate.clone(),
                 accessor,
             },
@@ -80,7 +80,7 @@ impl Server {
     }
 
     fn secrets(&self) -> Secrets {
-        Secrets::new(self.root(), "secret", "runner")
+        Secrets::new(self.root(), "secret", "runner", "bots")
     }
 }
 
@@ -100,11 +100,15 @@ async fn bootstrap_all(vault: &Vault, settings: &bootstrap::Settings) -> Vec<Cha
     changes
 }
 
-fn name(text: &str) -> SecretName {
-    text.parse().unwrap()
+fn name(text: &str) -> Grantable {
+    Grantable::Secret(text.parse().unwrap())
 }
 
-fn names(texts: &[&str]) -> Vec<SecretName> {
+fn bot(text: &str) -> Grantable {
+    Grantable::Bot(text.parse().unwrap())
+}
+
+fn names(texts: &[&str]) -> Vec<Grantable> {
     texts.iter().map(|text| name(text)).collect()
 }
 
@@ -259,7 +263,7 @@ async fn secrets_are_put_listed_linked_and_removed() {
     let server = Server::start().await;
     let (root, secrets) = (server.root(), server.secrets());
     let (_, grants) = server.ready().await;
-    assert_eq!(secrets.list().await.unwrap(), []);
+    assert_eq!(secrets.list(secret::Kind::Secrets).await.unwrap(), []);
 
     let text = "first \"line\"\nzweite Zeile: ä 🚀 \\n $HOME {{ . }}\n\n";
     let done = secrets.put(&name("KEY"), text.as_bytes()).await.unwrap();
@@ -284,8 +288,8 @@ async fn secrets_are_put_listed_linked_and_removed() {
     root.write_entry("secret", "runner/LINKED", "password", &other).await.unwrap();
     assert!(secrets.link(&name("LINKED")).await.is_err(), "an entry without the field `value`");
     root.write_entry("secret", "runner/LINKED", "value", &other).await.unwrap();
-    let listed = secrets.list().await.unwrap();
-    let complete: Vec<_> = listed.iter().map(|item| (item.name.as_str(), item.is_complete())).collect();
+    let listed = secrets.list(secret::Kind::Secrets).await.unwrap();
+    let complete: Vec<_> = listed.iter().map(|item| (item.name.name(), item.is_complete())).collect();
     assert_eq!(complete, [("KEY", true), ("LINKED", false)]);
     assert_eq!(secrets.link(&name("LINKED")).await.unwrap().len(), 2);
     assert_eq!(secrets.link(&name("LINKED")).await.unwrap(), []);
@@ -297,14 +301,56 @@ async fn secrets_are_put_listed_linked_and_removed() {
 
     assert_eq!(secrets.rm(&name("KEY")).await.unwrap().len(), 3);
     assert_eq!(secrets.rm(&name("KEY")).await.unwrap(), []);
-    assert_eq!(secrets.list().await.unwrap().len(), 1);
+    assert_eq!(secrets.list(secret::Kind::Secrets).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn bots_are_put_granted_and_removed_apart_from_secrets() {
+    let server = Server::start().await;
+    let (root, secrets) = (server.root(), server.secrets());
+    let (_, grants) = server.ready().await;
+    let done = secrets.put(&bot("triage"), b"a token\n").await.unwrap();
+    assert_eq!(
+        done,
+        [
+            Done::EntryWritten { path: "secret/bots/triage".to_owned(), version: 1 },
+            Done::PolicyWritten("bot-triage".to_owned()),
+            Done::GroupWritten("bot-triage".to_owned()),
+        ]
+    );
+    secrets.put(&bot("verify"), b"another").await.unwrap();
+    secrets.put(&name("KEY"), b"a value").await.unwrap();
+    let listed = secrets.list(secret::Kind::Bots).await.unwrap();
+    let complete: Vec<_> = listed.iter().map(|item| (item.name.name(), item.is_complete())).collect();
+    assert_eq!(complete, [("triage", true), ("verify", true)]);
+    assert_eq!(secrets.list(secret::Kind::Secrets).await.unwrap().len(), 1);
+
+    let unknown = grants.unknown_secrets(&[bot("triage"), bot("nobody"), name("KEY")]).await.unwrap();
+    assert_eq!(unknown, [bot("nobody")]);
+    let error = grants.issue("alloc-1", &[bot("nobody")]).await.unwrap_err();
+    assert!(error.to_string().contains("consign secret put --bot nobody"), "{error}");
+
+    let signer = Signer::new(server.root()).await;
+    let task = signer.login(&signer.identity("alloc-2", "default").await).await.unwrap();
+    grants.issue("alloc-2", &[bot("triage")]).await.unwrap();
+    assert_eq!(value(&task, "secret/data/bots/triage").await, Ok(json!("a token\n")));
+    for other in ["secret/data/bots/verify", "secret/data/runner/KEY"] {
+        assert_eq!(value(&task, other).await, Err(Some(Kind::Denied)), "{other}");
+    }
+    grants.withdraw("alloc-2").await.unwrap();
+    assert_eq!(value(&task, "secret/data/bots/triage").await, Err(Some(Kind::Denied)));
+    assert_eq!(grants.members("bot-triage").await.unwrap(), Vec::<String>::new());
+
+    assert_eq!(secrets.rm(&bot("triage")).await.unwrap().len(), 3);
+    assert_eq!(root.entry("secret", "bots/triage").await.unwrap(), None);
+    assert!(secrets.link(&bot("triage")).await.unwrap_err().to_string().contains("secret/bots/triage"));
 }
 
 #[tokio::test]
 async fn only_the_secrets_of_this_installation_are_listed() {
     let server = Server::start().await;
     let (root, secrets) = (server.root(), server.secrets());
-    let other = Secrets::new(server.root(), "secret", "other");
+    let other = Secrets::new(server.root(), "secret", "other", "others");
     secrets.put(&name("OWN"), b"x").await.unwrap();
     secrets.put(&name("HALF"), b"x").await.unwrap();
     root.delete_entry("secret", "runner/HALF").await.unwrap();
@@ -315,17 +361,18 @@ async fn only_the_secrets_of_this_installation_are_listed() {
     root.write_entry("secret", "runner/BOTH", "value", &value).await.unwrap();
 
     let parts = |listed: Vec<Listed>| -> Vec<(String, bool, bool, bool)> {
-        listed.into_iter().map(|one| (one.name.to_string(), one.entry, one.policy, one.group)).collect()
+        listed.into_iter().map(|one| (one.name.name().to_owned(), one.entry, one.policy, one.group)).collect()
     };
     assert_eq!(
-        parts(secrets.list().await.unwrap()),
+        parts(secrets.list(secret::Kind::Secrets).await.unwrap()),
         [
             ("BOTH".to_owned(), true, false, true),
             ("HALF".to_owned(), false, true, true),
             ("OWN".to_owned(), true, true, true),
         ]
     );
-    let names: Vec<String> = parts(other.list().await.unwrap()).into_iter().map(|one| one.0).collect();
+    let names: Vec<String> =
+        parts(other.list(secret::Kind::Secrets).await.unwrap()).into_iter().map(|one| one.0).collect();
     assert_eq!(names, ["BOTH", "FOREIGN"]);
 }
 
@@ -347,7 +394,7 @@ async fn unknown_secrets_are_named_and_their_groups_not_made() {
     assert_eq!(unknown, names(&["NO_GROUP", "NO_ENTRY", "DELETED", "NO_RIGHTS", "NEVER"]));
 
     let error = grants.issue("alloc-1", &names(&["A", "NEVER"])).await.unwrap_err();
-    assert!(matches!(&error, grant::Error::UnknownSecret(secret) if secret.as_str() == "NEVER"), "{error}");
+    assert!(matches!(&error, grant::Error::UnknownSecret(secret) if secret.name() == "NEVER"), "{error}");
     assert_eq!(root.group("runner-NEVER").await.unwrap(), None);
     assert_eq!(grants.members("consign-go").await.unwrap(), Vec::<String>::new(), "the gate stays shut");
     grants.withdraw("alloc-1").await.unwrap();
@@ -488,6 +535,8 @@ fn forbidden(entity: &str, person: &Value, accessor: &str, userpass: &str) -> Ve
         ("delete a secret", Delete, "secret/metadata/runner/A", none.clone()),
         ("delete a version", Delete, "secret/data/runner/A", none.clone()),
         ("destroy versions", Post, "secret/destroy/runner/A", json!({ "versions": [1] })),
+        ("read a bot's token", Get, "secret/data/bots/a", none.clone()),
+        ("write a bot's token", Post, "secret/data/bots/a", json!({ "data": { "value": "y" } })),
         ("read the gate's entry", Get, "secret/data/consign/go", none.clone()),
         ("list other secrets", List, "secret/metadata", none.clone()),
         ("set a group's policies", Post, "identity/group/name/runner-A", json!({ "policies": ["root"] })),
@@ -605,6 +654,7 @@ async fn bootstrapped(server: &Server) -> (Vault, Grants) {
     let settings = grant::Settings {
         kv: "secret".to_owned(),
         prefix: "runner".to_owned(),
+        bots: "bots".to_owned(),
         gate: "consign-go".to_owned(),
         accessor,
     };

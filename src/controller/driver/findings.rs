@@ -37,6 +37,7 @@ struct Outcome {
 impl Driver {
     pub(super) async fn take_over(&mut self, findings: Findings) -> Result<TakenOver, store::Error> {
         let now = super::super::now();
+        let findings = self.with_bots(findings);
         let moves = take_in::moves(&findings.files);
         let mut outcome = Outcome::default();
         outcome.intake.past = findings.past;
@@ -70,6 +71,18 @@ impl Driver {
             self.told_of_end(&past.id);
         }
         Ok(if partly { TakenOver::Partly } else { TakenOver::Whole })
+    }
+
+    fn with_bots(&self, findings: Findings) -> Findings {
+        let with_bot = |finding| match finding {
+            Finding::Written { path, blob, verdict } => {
+                let verdict = verdict.with_bot(|name| self.rooms.base_jobs.declared(name));
+                Finding::Written { path, blob, verdict }
+            }
+            Finding::Deleted { path } => Finding::Deleted { path },
+        };
+        let files = findings.files.into_iter().map(with_bot).collect();
+        Findings { files, ..findings }
     }
 
     /// Whether a step of the job is under way.

@@ -93,7 +93,7 @@ fn fresh(origin: Origin, verdict: &Verdict, now: Timestamp) -> Job {
 fn decided(mut job: Job, verdict: &Verdict, rules: &Rules, now: Timestamp) -> Job {
     let event = match verdict {
         Verdict::Unsound { cause, message, .. } => return rejected(job, *cause, message, now),
-        Verdict::Sound { action, .. } => match approval::decide(action, rules) {
+        Verdict::Sound { action, work } => match approval::decide(action, work.bot.as_ref(), rules) {
             Decision::Approved { by } => Event::Approved { by },
             Decision::Waiting { reason } => Event::Awaits { what: reason },
         },

@@ -8,11 +8,13 @@ use super::{
 };
 use crate::{
     dispatch::{
+        base_job::Declared,
         launch,
         request::{self, Request, Run},
     },
+    grant::{self, Grantable},
     ids::{ActionId, DispatchId},
-    lifecycle::{Cancellation, DEFAULT_TIMEOUT, Ending, Event, Job, Origin},
+    lifecycle::{Cancellation, DEFAULT_TIMEOUT, Ending, Event, Job, Origin, Work},
     nomad,
     outcome::{Cause, Outcome},
 };
@@ -54,10 +56,9 @@ impl Rooms {
     pub(super) async fn intend(&self, job: &mut Job) -> Result<(), Error> {
         // What cannot be granted is not dispatched: it would wait at the gate and end there.
         self.grants.ready().await?;
-        let unknown = self.grants.unknown_secrets(&job.work.secrets).await?;
-        if let Some(name) = unknown.first() {
-            let reason =
-                format!("no secret is called {name}: an operator makes it with `consign secret put {name}`");
+        let unknown = self.grants.unknown_secrets(&wanted(&job.work)).await?;
+        if let Some(unknown) = unknown.into_iter().next() {
+            let reason = grant::Error::UnknownSecret(unknown).to_string();
             return self.refuse(job, Cause::UnknownSecret, reason).await;
         }
         let parent = match self.base_jobs.parent(&job.work.base_job, &job.work.shape) {
@@ -83,7 +84,7 @@ impl Rooms {
         }
         let parent = parent.id;
         let dispatch_id = DispatchId::new();
-        match request(job, dispatch_id) {
+        match request(job, dispatch_id, self.base_jobs.declared(&job.work.base_job)) {
             Ok(Request { meta, payload }) => {
                 self.record(job, Event::Intended { dispatch_id, parent, meta, payload }).await
             }
@@ -173,7 +174,13 @@ pub fn awaited(after: &[ActionId], not_before: Option<Timestamp>) -> String {
     both.join(", and then for ")
 }
 
-fn request(job: &Job, dispatch_id: DispatchId) -> Result<Request, Refused> {
+/// Everything that an attempt is granted.
+pub(super) fn wanted(work: &Work) -> Vec<Grantable> {
+    let secrets = work.secrets.iter().cloned().map(Grantable::Secret);
+    secrets.chain(work.bot.clone().map(Grantable::Bot)).collect()
+}
+
+fn request(job: &Job, dispatch_id: DispatchId, declared: Declared) -> Result<Request, Refused> {
     let (action_id, revision) = match &job.origin {
         Origin::Action { id, revision, .. } => (Some(id.to_string()), Some(revision.clone())),
         Origin::Hand { .. } => (None, None),
@@ -191,6 +198,7 @@ fn request(job: &Job, dispatch_id: DispatchId) -> Result<Request, Refused> {
         context: work.context.clone(),
         revision,
         secrets: work.secrets.clone(),
+        bot: work.bot.clone(),
         args: work.args.clone(),
         env: work.env.clone(),
         model: work.model.clone(),
@@ -199,6 +207,7 @@ fn request(job: &Job, dispatch_id: DispatchId) -> Result<Request, Refused> {
         artifacts: work.artifacts.clone(),
         from_step: job.retry.as_ref().and_then(|retry| retry.from_step),
         body,
+        declared,
     };
     Request::new(&run).map_err(Refused::Request)
 }

@@ -264,7 +264,7 @@ impl Rooms {
         let (dispatch_id, Some(allocation)) = (attempt.dispatch_id, attempt.allocation.clone()) else {
             return Ok(());
         };
-        match self.grants.issue(&allocation, &job.work.secrets).await {
+        match self.grants.issue(&allocation, &launch::wanted(&job.work)).await {
             Ok(_) => {
                 let admitted_at = self.store.admitted_at(dispatch_id).await?;
                 self.record(job, Event::Granted).await?;

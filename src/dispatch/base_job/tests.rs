@@ -1,5 +1,9 @@
 use super::*;
-use crate::dispatch::report::{RESTARTED_EXIT_CODE, TIMEOUT_EXIT_CODE, UNSTARTABLE_EXIT_CODE};
+use crate::dispatch::report::{
+    REFUSED_EXIT_CODE, RESTARTED_EXIT_CODE, TIMEOUT_EXIT_CODE, UNSTARTABLE_EXIT_CODE,
+};
+
+const RUNNER: &str = SHIPPED[0].1;
 
 fn settings(driver: Driver) -> Settings {
     Settings {
@@ -9,6 +13,7 @@ fn settings(driver: Driver) -> Settings {
         audience: "vault".to_owned(),
         kv: "kv".to_owned(),
         prefix: "pre${fix}".to_owned(),
+        bots: "helpers".to_owned(),
         lost_after: Span::from_secs(5400),
     }
 }
@@ -134,6 +139,34 @@ fn the_wrapper_ends_with_the_documented_codes() {
     assert!(WRAPPER_TEXT.contains(&format!("exit {RESTARTED_EXIT_CODE}\n")));
     assert!(WRAPPER_TEXT.contains(&format!("exit {UNSTARTABLE_EXIT_CODE}\n")));
     assert!(WRAPPER_TEXT.contains(&format!("consign_code={TIMEOUT_EXIT_CODE}\n")));
+    assert!(WRAPPER_TEXT.contains(&format!("refused $consign_formulas\" {REFUSED_EXIT_CODE}\n")));
+}
+
+#[test]
+fn what_a_base_job_declares_is_read() {
+    let declared: Vec<Declared> = BaseJob::shipped().iter().map(BaseJob::declared).collect();
+    assert_eq!(declared[0], Declared::default());
+    let meta = ["bot", "issue_number", "project_toml"].map(str::to_owned);
+    assert_eq!(declared[1].meta, meta.into());
+    let text = RUNNER.replace("meta_optional =", "meta_required = [\"site\"]\nmeta_optional =");
+    let declared = BaseJob::read("runner", &text).unwrap().declared();
+    assert_eq!((declared.meta, declared.required), (["site".to_owned()].into(), ["site".to_owned()].into()));
+}
+
+#[test]
+fn a_bot_is_named_by_the_argument_or_the_formula() {
+    let [runner, sidecar] = [0, 1].map(|index| BaseJob::shipped()[index].declared());
+    let bot = |declared: &Declared, formula: &str, given: Option<&str>| {
+        let args = given.map(|given| ("bot".to_owned(), given.to_owned())).into_iter().collect();
+        let bot = declared.bot(&formula.parse().unwrap(), &args);
+        bot.map(|bot| bot.map(|bot| bot.to_string())).map_err(|error| error.text)
+    };
+    assert_eq!(bot(&sidecar, "triage", None), Ok(Some("triage".to_owned())));
+    assert_eq!(bot(&sidecar, "triage", Some("night-shift")), Ok(Some("night-shift".to_owned())));
+    assert_eq!(bot(&sidecar, "triage", Some("")), Ok(None));
+    assert_eq!(bot(&sidecar, "Triage.v2", None), Err("Triage.v2".to_owned()));
+    assert_eq!(bot(&sidecar, "triage", Some("../x")), Err("../x".to_owned()));
+    assert_eq!(bot(&runner, "triage", Some("../x")), Ok(None));
 }
 
 #[test]

@@ -58,6 +58,7 @@ impl Task {
             .arg(self.path("local/consign/wrapper"))
             .env("NOMAD_ALLOC_DIR", self.path("alloc"))
             .env("NOMAD_TASK_DIR", self.path("local"))
+            .env("CONSIGN_FORMULA", "fix")
             .stderr(output.try_clone().unwrap())
             .stdout(output);
         command
@@ -231,6 +232,27 @@ fn a_formula_has_a_home_that_it_can_write_to() {
             let place = task.path("local").join(expected).display().to_string();
             let expected = if expected.is_empty() { "\n".to_owned() } else { format!("{place}\n") };
             assert_eq!(text, expected, "{shell:?}: {home}");
+        }
+    }
+}
+
+#[test]
+fn some_base_jobs_take_certain_formulas_alone() {
+    for shell in shells() {
+        let run = |formulas: &str| {
+            let task = Task::new("", "echo ran\n");
+            fs::write(task.path("local/consign/formulas"), formulas).unwrap();
+            task.run(&shell)
+        };
+        for formulas in ["", "\n", "fix\n", "test fix build\n"] {
+            let ending = run(formulas);
+            assert_eq!((ending.code, ending.output), (Some(0), b"ran\n".to_vec()), "{shell:?} {formulas}");
+        }
+        for formulas in ["test\n", "prefix fixed\n"] {
+            let ending = run(formulas);
+            assert_eq!((ending.code, ending.output), (Some(123), Vec::new()), "{shell:?} {formulas}");
+            let Some(Ended::Refused(taken)) = ending.report.ended else { panic!("{shell:?} {formulas}") };
+            assert_eq!(taken.len(), formulas.split_whitespace().count(), "{shell:?} {formulas}");
         }
     }
 }

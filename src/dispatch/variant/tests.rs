@@ -14,6 +14,7 @@ fn settings() -> Settings {
         audience: "vault".to_owned(),
         kv: "kv".to_owned(),
         prefix: "runner".to_owned(),
+        bots: "bots".to_owned(),
         lost_after: Span::from_secs(600),
     }
 }

@@ -2,7 +2,9 @@
 //! the same once more with a Docker engine behind them.
 
 use std::{
-    path::PathBuf,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
     sync::{OnceLock, mpsc},
     thread,
 };
@@ -28,6 +30,28 @@ pub(crate) struct Servers {
     pub(crate) vault_address: String,
     pub(crate) vault_pid: u32,
     pub(crate) vault_token: SecretString,
+}
+
+/// The host volumes of the shared Nomad, each a folder in `volumes` of its own folder.
+const VOLUMES: [&str; 3] = ["project-repos", "ops-repo", "agent-data"];
+
+impl Servers {
+    /// The folder behind a host volume of the shared Nomad. It belongs to all tests: use a folder in it.
+    pub(crate) fn volume(&self, name: &str) -> PathBuf {
+        self.nomad_folder.join("volumes").join(name)
+    }
+}
+
+/// Makes the folders of the host volumes; gives the lines of the client's configuration.
+fn host_volumes(nomad_folder: &Path) -> String {
+    let volumes = VOLUMES.map(|name| {
+        let folder = nomad_folder.join("volumes").join(name);
+        fs::create_dir_all(&folder).unwrap();
+        // Tasks of the driver exec run as nobody.
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+        format!("host_volume \"{name}\" {{\n    path = \"{}\"\n  }}\n", folder.display())
+    });
+    volumes.concat()
 }
 
 /// The shared servers. A server that cannot be started fails every test that needs it.
@@ -115,7 +139,7 @@ async fn start(
         vault_retry_attempts: Some(0),
         docker: docker.as_ref().map(|docker| docker.socket().to_owned()),
         // Tests make many short allocations and read them after their end.
-        client_settings: "gc_max_allocs = 1000".to_owned(),
+        client_settings: format!("gc_max_allocs = 1000\n{}", host_volumes(nomad_folder.path())),
         ..NomadOptions::default()
     })
     .await?;

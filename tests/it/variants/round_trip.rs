@@ -31,6 +31,7 @@ fn settings() -> Settings {
         audience: "vault.io".to_owned(),
         kv: "secret".to_owned(),
         prefix: "runner".to_owned(),
+        bots: "bots".to_owned(),
         lost_after: Span::from_secs(600),
     }
 }
