@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     ids::Revision,
-    intake::look,
+    intake::{self, look},
     ops_repo::{self, OpsRepo, Owner},
     retry::Pause,
     store::{self, Store},

@@ -59,7 +59,7 @@ pub enum Refused {
 }
 
 /// Addresses that clouds serve instance metadata or their agents' secrets at, outside of link-local ranges:
-/// Alibaba Cloud, Azure (WireServer), Amazon over IPv6.
+/// Alibaba Cloud, Azure (`WireServer`), Amazon over IPv6.
 const METADATA: [IpAddr; 3] = [
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),

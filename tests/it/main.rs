@@ -27,3 +27,4 @@ mod training;
 mod under_nomad;
 mod variants;
 mod vault;
+mod webhooks;
