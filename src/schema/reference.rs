@@ -125,12 +125,20 @@ const CAUSES: &str = "\
 evidence. `exit_code` is the task's own wherever it gave one, and otherwise the one in this table.
 ";
 
+const WEBHOOK: &str = "\
+## A webhook
+
+Each URL of `notify` gets one POST for each change of phase, in order, with this JSON as its body;
+[operating](operate.md#webhooks) tells how it is signed and sent.
+";
+
 /// The text of `docs/action-reference.md`.
 #[must_use]
 pub fn reference() -> String {
     let action = schema(Kind::Action);
     let formula = schema(Kind::Formula);
     let result = schema(Kind::Result);
+    let webhook = schema(Kind::Webhook);
     let mut text = format!("{INTRODUCTION}\n{ACTION}\n");
     keys(&mut text, &action);
     for (heading, key) in
@@ -152,6 +160,10 @@ pub fn reference() -> String {
     }
     text.push_str("\n### `usage`\n\n");
     fields(&mut text, &result["properties"]["usage"]);
+    let _ = write!(text, "\n{WEBHOOK}\n");
+    fields(&mut text, &webhook);
+    text.push_str("\n### Each of a webhook's `artifacts`\n\n");
+    fields(&mut text, &webhook["properties"]["artifacts"]["items"]);
     let _ = write!(text, "\n{CAUSES}\n| outcome | cause | exit code | meaning |\n|---|---|---|---|\n");
     for cause in Cause::ALL {
         let exit_code = match cause {

@@ -52,7 +52,7 @@ pub struct Deliverer {
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    #[error("the URL is refused: {0}")]
+    #[error("the URL is refused")]
     Refused(#[from] Refused),
     #[error("the request failed")]
     Request(#[source] reqwest::Error),
