@@ -255,7 +255,9 @@ fn words_of(property: &Value) -> Vec<&str> {
         let constant = choice["const"].as_str();
         constant.into_iter().chain(choice["enum"].as_array().into_iter().flatten().filter_map(Value::as_str))
     });
-    plain.chain(documented).collect()
+    // Of a value that may be missing.
+    let choices = property["anyOf"].as_array().into_iter().flatten().flat_map(words_of);
+    plain.chain(documented).chain(choices).collect()
 }
 
 /// What a cause means, for people who meet it in a result.

@@ -49,7 +49,8 @@ async fn each_phase_is_told_once_in_order_and_signed() {
     let result = world.result("told", LIMIT).await;
     let told = receiver.wait_for(8, LIMIT).await;
     for path in ["/a", "/b"] {
-        let bodies: Vec<Value> = told.iter().filter(|got| got.path == path).map(|got| got.json()).collect();
+        let bodies: Vec<Value> =
+            told.iter().filter(|got| got.path == path).map(receiver::Got::json).collect();
         assert_eq!(states(&bodies), ["queued", "loading", "working", "failed"], "{path}");
         assert_eq!(sequences(&bodies), [1, 2, 3, 4]);
         let ids: BTreeSet<&str> = bodies.iter().map(|body| body["id"].as_str().unwrap()).collect();
@@ -164,8 +165,8 @@ async fn every_webhook_arrives_although_the_agent_is_killed() {
         assert_eq!(sequences(&own), [1, 2, 3, 4], "{id}");
         assert_eq!(states(&own), ["queued", "loading", "working", "done"], "{id}");
     }
-    let first: BTreeSet<Value> = unanswered.iter().map(|got| got.json()["id"].to_string().into()).collect();
-    let last: BTreeSet<Value> = bodies.iter().map(|body| body["id"].to_string().into()).collect();
+    let first: BTreeSet<String> = unanswered.iter().map(|got| got.json()["id"].to_string()).collect();
+    let last: BTreeSet<String> = bodies.iter().map(|body| body["id"].to_string()).collect();
     assert!(first.is_subset(&last), "{first:?} {last:?}");
     assert_eq!(last.len(), 4 * ids.len());
 }
