@@ -125,6 +125,19 @@ pub fn read_token_file(path: &Path) -> io::Result<SecretString> {
     Ok(SecretString::from(token))
 }
 
+/// Reads the secret of a webhook from a file, without the line end that editors add. Any other text may be a
+/// secret, but none at all is an error.
+pub fn read_secret_file(path: &Path) -> io::Result<SecretString> {
+    let text = SecretString::from(fs::read_to_string(path)?);
+    let secret = text.expose_secret();
+    let secret = secret.strip_suffix('\n').unwrap_or(secret);
+    let secret = secret.strip_suffix('\r').unwrap_or(secret);
+    if secret.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is empty"));
+    }
+    Ok(secret.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -195,6 +195,10 @@ ulid_id!(
     /// One attempt to run a job: Nomad's idempotency token and the prefix of the child's id.
     DispatchId
 );
+ulid_id!(
+    /// One webhook: a change of a job's phase that receivers are told of.
+    WebhookId
+);
 
 #[cfg(test)]
 mod tests {

@@ -40,3 +40,4 @@ pub mod tokens;
 pub mod track;
 pub mod validation;
 pub mod vault;
+pub mod webhook;

@@ -79,7 +79,8 @@ pub struct ActionKeys {
     /// `reports/**/*.html`, in addition to the formula's; see [artifacts](#artifacts).
     #[schemars(length(max = 64), inner(length(min = 1, max = 512)), extend("uniqueItems" = true))]
     pub artifacts: Option<Vec<String>>,
-    /// The http or https URLs that are told of each change of phase.
+    /// The http or https URLs that are told of each change of phase; see [a webhook](#a-webhook). Private
+    /// addresses are refused unless the agent's configuration allows them.
     #[schemars(extend("uniqueItems" = true))]
     pub notify: Option<Vec<String>>,
     /// Whether the values of its secrets are to be masked in the log. This version does not mask yet.

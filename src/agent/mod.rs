@@ -31,7 +31,7 @@ use crate::{
         sweep,
         watch::{self, Watch},
     },
-    credential::Credential,
+    credential::{self, Credential},
     dispatch::{
         base_job::{self, BaseJob},
         launch::{self, BaseJobs},
@@ -41,6 +41,7 @@ use crate::{
     grant::{self, Grants, Upkeep},
     http::{self, HookSecret},
     ids::Revision,
+    intake,
     metrics::Metrics,
     nomad, ops_repo,
     ops_repo::{ClaimError, OpsRepo, Owner, RemoteUrl},
@@ -50,6 +51,7 @@ use crate::{
     tokens::TokensFile,
     track::artifact::{self, Archive, Collector},
     vault::{self, Vault},
+    webhook::{self, deliver::Deliverer},
 };
 
 /// The setting of the store that says that a take-over is under way.
@@ -221,6 +223,21 @@ fn hook_secret(config: &Config) -> Result<HookSecret, Error> {
     })
 }
 
+fn webhook_secret(config: &Config) -> Result<Option<SecretString>, Error> {
+    let Some(file) = given(&config.webhooks.secret_file) else { return Ok(None) };
+    let secret = credential::read_secret_file(file).map_err(|error| Error::Setting {
+        key: "[webhooks] secret_file",
+        problem: format!("cannot read {}: {error}", file.display()),
+    })?;
+    Ok(Some(secret))
+}
+
+/// Where webhooks may go, as the configuration says.
+#[must_use]
+pub fn receivers(config: &Config) -> webhook::Policy {
+    webhook::Policy { allow_private: config.webhooks.allow_private, allow_loopback: false }
+}
+
 /// Runs the agent until `ending`, or until it must not go on.
 pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Error> {
     let config = &options.config;
@@ -231,6 +248,7 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
     let vault = vault_client(config, vault_token).map_err(|error| setting("[vault]", &error))?;
     let base_jobs = base_jobs(config)?;
     let secret = hook_secret(config)?;
+    let webhook_secret = webhook_secret(config)?;
     let ops = ops_settings(config, config.store.path.join("mirror.git"))?;
     let store = Store::open(&config.store.path).await?;
     let listen = |source| Error::Listen { address: config.server.listen.to_string(), source };
@@ -273,6 +291,7 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
         ready,
         metrics,
         orders: driver,
+        webhook_secret,
     }
     .run(&options, &stopping, &tasks)
     .await;
@@ -297,6 +316,7 @@ struct Running<'config> {
     metrics: Metrics,
     /// Where the HTTP API finds the driver.
     orders: Arc<OnceLock<Inbox>>,
+    webhook_secret: Option<SecretString>,
 }
 
 impl Running<'_> {
@@ -309,6 +329,14 @@ impl Running<'_> {
         let config = self.config;
         let archive = Archive::open(&config.artifacts())
             .map_err(|error| Error::Setting { key: "[store] artifacts", problem: chain(&error) })?;
+        let deliverer = Deliverer::new(
+            self.store.clone(),
+            archive.clone(),
+            self.webhook_secret.clone(),
+            receivers(config),
+        )
+        .map_err(|error| Error::Setting { key: "[webhooks]", problem: chain(&error) })?;
+        tasks.spawn(deliverer.run(stopping.clone()));
         // With live work or unpushed results on record the agent stays and waits, as in any later outage.
         let live = !self.store.live().await?.is_empty();
         let patient = live || !self.store.pending_results(1).await?.is_empty();
@@ -354,7 +382,7 @@ impl Running<'_> {
             health: self.health.clone(),
             interval: config.ops.poll.0,
             wake: Arc::clone(&self.wake),
-            allowed: allowed(config),
+            rules: intake::Rules { allowed: allowed(config), receivers: receivers(config) },
             claim,
         };
         let publisher = Publisher {

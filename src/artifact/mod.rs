@@ -3,6 +3,7 @@
 //! Everything here is decided from lists of names and sizes: `track::artifact` asks Nomad for them,
 //! fetches what was chosen and keeps it. Names come from the task, so none is trusted.
 
+pub mod content_type;
 pub mod glob;
 pub mod name;
 pub mod remark;

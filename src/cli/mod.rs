@@ -65,9 +65,9 @@ enum Command {
     /// Make, list and revoke the bearer tokens of the HTTP API, on the agent's machine.
     #[command(subcommand)]
     Token(token::Command),
-    /// Print the JSON Schema of a file.
+    /// Print the JSON Schema of a file, or of a webhook's body.
     Schema {
-        /// Which file.
+        /// Of what.
         kind: SchemaKind,
     },
     /// Print the completions for a shell.
@@ -82,6 +82,7 @@ enum SchemaKind {
     Action,
     Formula,
     Result,
+    Webhook,
     Config,
 }
 
@@ -170,6 +171,7 @@ async fn perform(command: Command, surroundings: &Surroundings) -> Outcome {
                 SchemaKind::Action => schema::schema(schema::Kind::Action),
                 SchemaKind::Formula => schema::schema(schema::Kind::Formula),
                 SchemaKind::Result => schema::schema(schema::Kind::Result),
+                SchemaKind::Webhook => schema::schema(schema::Kind::Webhook),
                 SchemaKind::Config => schema::schema(schema::Kind::Config),
             };
             output::line(&serde_json::to_string_pretty(&schema)?);

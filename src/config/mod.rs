@@ -58,6 +58,7 @@ pub struct Config {
     pub server: Server,
     pub store: Store,
     pub results: Results,
+    pub webhooks: Webhooks,
 }
 
 /// The ops repo.
@@ -208,6 +209,15 @@ pub struct Results {
     pub push_interval: Span,
     pub branch: String,
     pub signing_key: PathBuf,
+}
+
+/// How webhooks are sent.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in default.toml")]
+pub struct Webhooks {
+    pub secret_file: PathBuf,
+    pub allow_private: bool,
 }
 
 /// Why there is no configuration.

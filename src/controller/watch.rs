@@ -13,9 +13,8 @@ use super::{
     health::{Health, Subject},
 };
 use crate::{
-    dispatch::shape::Allowed,
     ids::Revision,
-    intake::look,
+    intake::{self, look},
     ops_repo::{self, OpsRepo, Owner},
     retry::Pause,
     store::{self, Store},
@@ -47,7 +46,7 @@ pub struct Watch {
     /// Wakes it at once.
     pub wake: Arc<Notify>,
     /// What actions may ask for.
-    pub allowed: Allowed,
+    pub rules: intake::Rules,
     /// The revision of the claim that this store made.
     pub claim: Revision,
 }
@@ -159,7 +158,7 @@ impl Watch {
         }
         self.repo.fetch(&tips).await?;
         let findings =
-            look::look(&self.repo, before.as_ref(), tip, tips.results.as_ref(), &self.allowed).await?;
+            look::look(&self.repo, before.as_ref(), tip, tips.results.as_ref(), &self.rules).await?;
         if findings.rewritten {
             *rewritten_at = Some(Instant::now());
             self.health.report(

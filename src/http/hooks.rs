@@ -11,12 +11,11 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse as _, Response},
 };
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
-use sha2::Sha256;
 
 use super::{App, problem::Problem};
+use crate::{credential, webhook};
 
 /// The largest webhook body that is read, in bytes. Forges send some 10 KiB for each pushed commit.
 pub(super) const HOOK_LIMIT: usize = 4 * 1024 * 1024;
@@ -35,17 +34,9 @@ pub enum HookSecret {
 }
 
 impl HookSecret {
-    /// Reads the secret of the forge's webhook from a file, without the line end that editors add. Any
-    /// other text may be a secret, but none at all is an error.
+    /// Reads the secret of the forge's webhook from a file.
     pub fn read(path: &Path) -> io::Result<Self> {
-        let text = SecretString::from(std::fs::read_to_string(path)?);
-        let secret = text.expose_secret();
-        let secret = secret.strip_suffix('\n').unwrap_or(secret);
-        let secret = secret.strip_suffix('\r').unwrap_or(secret);
-        if secret.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is empty"));
-        }
-        Ok(Self::Hmac(secret.into()))
+        credential::read_secret_file(path).map(Self::Hmac)
     }
 }
 
@@ -74,20 +65,9 @@ pub(super) async fn git_hook(
 fn signed(secret: &SecretString, headers: &HeaderMap, body: &[u8]) -> bool {
     SIGNATURES.iter().any(|(name, prefix)| {
         let Some(given) = headers.get(*name).and_then(|value| value.to_str().ok()) else { return false };
-        let Some(signature) = given.strip_prefix(prefix).and_then(hex) else { return false };
-        let Ok(mut hmac) = Hmac::<Sha256>::new_from_slice(secret.expose_secret().as_bytes()) else {
-            return false;
-        };
-        hmac.update(body);
-        hmac.verify_slice(&signature).is_ok()
+        let digits = given.strip_prefix(prefix);
+        digits.is_some_and(|digits| webhook::is_hmac(secret.expose_secret().as_bytes(), body, digits))
     })
-}
-
-fn hex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || !text.len().is_multiple_of(2) {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
 }
 
 #[cfg(test)]

@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::{Finding, Findings, Verdict};
+use super::{Finding, Findings, Rules, Verdict};
 use crate::{
-    action::{self, FILE_LIMIT},
-    dispatch::shape::Allowed,
+    action::{self, Action, FILE_LIMIT},
     ids::{ActionId, FormulaName, Revision},
     ops_repo::{self, Blob, BlobId, Content, Entry, EntryKind, OpsRepo},
     outcome::{Cause, Outcome, result_file::ResultFile},
@@ -14,6 +13,7 @@ use crate::{
         self, Formulas, SourceFile,
         tree::{FileKind, kind_of},
     },
+    webhook::resolve,
 };
 
 /// The largest result file that is read, in bytes. Results are written far smaller.
@@ -25,16 +25,16 @@ const RESULTS_AT_ONCE: usize = 1000;
 ///
 /// Without `before`, or where it no longer exists, the whole tree is listed. An action that has the result
 /// of a launch counts as ended, also for a store that does not know it: a result file met in the repo means
-/// that. What actions may ask for is `allowed`.
+/// that. What actions may ask for is in `rules`.
 pub async fn look(
     repo: &OpsRepo,
     before: Option<&Revision>,
     tip: &Revision,
     results_tip: Option<&Revision>,
-    allowed: &Allowed,
+    rules: &Rules,
 ) -> Result<Findings, ops_repo::Error> {
     match before {
-        None => afresh(repo, tip, results_tip, allowed).await,
+        None => afresh(repo, tip, results_tip, rules).await,
         Some(before) => {
             let rewritten = !repo.is_ancestor(before, tip).await?;
             match repo.changes(before, tip).await {
@@ -44,11 +44,11 @@ pub async fn look(
                         .map(|change| Changed { path: change.path, after: change.after })
                         .collect();
                     let past = launched_before(repo, tip, results_tip, &differing).await?;
-                    let files = read(repo, tip, differing, allowed).await?;
+                    let files = read(repo, tip, differing, rules).await?;
                     Ok(Findings { revision: tip.clone(), rewritten, files, past })
                 }
                 Err(ops_repo::Error::UnknownRevision { .. }) => {
-                    let mut findings = afresh(repo, tip, results_tip, allowed).await?;
+                    let mut findings = afresh(repo, tip, results_tip, rules).await?;
                     findings.rewritten = true;
                     Ok(findings)
                 }
@@ -68,7 +68,7 @@ async fn afresh(
     repo: &OpsRepo,
     tip: &Revision,
     results_tip: Option<&Revision>,
-    allowed: &Allowed,
+    rules: &Rules,
 ) -> Result<Findings, ops_repo::Error> {
     let entries = repo.snapshot(tip).await?;
     let mut results: BTreeMap<String, BlobId> = BTreeMap::new();
@@ -87,7 +87,7 @@ async fn afresh(
     let past = past_actions(repo, ended, &results).await?;
     let changed =
         open.into_iter().map(|entry| Changed { path: entry.path, after: Some(entry.content) }).collect();
-    let files = read(repo, tip, changed, allowed).await?;
+    let files = read(repo, tip, changed, rules).await?;
     Ok(Findings { revision: tip.clone(), rewritten: false, files, past })
 }
 
@@ -158,7 +158,7 @@ async fn read(
     repo: &OpsRepo,
     tip: &Revision,
     changed: Vec<Changed>,
-    allowed: &Allowed,
+    rules: &Rules,
 ) -> Result<Vec<Finding>, ops_repo::Error> {
     let settings = repo.settings();
     let is_action =
@@ -187,17 +187,20 @@ async fn read(
         };
         actions.push((entry, read));
     }
-    let named: BTreeSet<FormulaName> = actions
+    let legal: Vec<Action> = actions
         .iter()
         .filter_map(|(entry, read)| validation::check_action(&entry.path, read.as_ref().ok()?).ok())
-        .map(|action| action.formula)
         .collect();
+    let named: BTreeSet<FormulaName> = legal.iter().map(|action| action.formula.clone()).collect();
+    let receivers: BTreeSet<&str> =
+        legal.iter().flat_map(|action| &action.notify).map(String::as_str).collect();
+    let refused = resolve::refused(rules.receivers, &receivers).await;
     let formulas = AtRevision::read(repo, tip, &named).await?;
     for (entry, read) in actions {
         let verdict = match read {
             Ok(bytes) => {
                 let checked = validation::check(&entry.path, &bytes, &formulas);
-                Verdict::new(&entry.path, &bytes, checked, allowed)
+                Verdict::new(&entry.path, &bytes, checked, &rules.allowed, &refused)
             }
             Err(message) => Verdict::Unsound {
                 id: action::stem(&entry.path).and_then(|stem| ActionId::parse(&stem).ok()),

@@ -5,6 +5,8 @@
 
 pub mod look;
 
+use std::collections::BTreeMap;
+
 use crate::{
     action::Action,
     diagnostic::{Diagnostic, summary},
@@ -14,12 +16,22 @@ use crate::{
     },
     formula::Formula,
     ids::{ActionId, Revision},
-    lifecycle::Work,
+    lifecycle::{Receiver, Work},
     outcome::Cause,
     store::PastAction,
     table,
     validation::{Checked, Valid},
+    webhook,
 };
+
+/// What actions may ask for.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// What of their nodes.
+    pub allowed: Allowed,
+    /// Where webhooks may go.
+    pub receivers: webhook::Policy,
+}
 
 /// Everything that one look found.
 #[derive(Debug)]
@@ -75,16 +87,27 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// Makes of the checked file at `path` what is launched, or why it is not.
+    /// Makes of the checked file at `path` what is launched, or why it is not. `refused` are the webhook URLs
+    /// that must not be told.
     #[must_use]
-    pub fn new(path: &str, content: &[u8], checked: Checked, allowed: &Allowed) -> Self {
+    pub fn new(
+        path: &str,
+        content: &[u8],
+        checked: Checked,
+        allowed: &Allowed,
+        refused: &BTreeMap<String, webhook::Refused>,
+    ) -> Self {
         match checked {
             Checked::Invalid(invalid) => {
                 Self::Unsound { id: invalid.action_id, cause: invalid.cause, message: invalid.message }
             }
             Checked::Valid(valid) => {
-                if let Some((cause, message)) = unavailable(&valid.action) {
-                    return Self::Unsound { id: Some(valid.action.id), cause, message };
+                if let Some(refused) = refused_receiver(&valid.action, refused) {
+                    return Self::Unsound {
+                        id: Some(valid.action.id),
+                        cause: refused.cause,
+                        message: located(path, content, &refused),
+                    };
                 }
                 match shape::decide(&valid.action, &valid.formula, allowed) {
                     Ok(decided) => {
@@ -137,13 +160,11 @@ fn located(path: &str, content: &[u8], refused: &Refused) -> String {
     summary(path, &text, &[Diagnostic::new(refused.message.as_str(), place)])
 }
 
-/// What an action asks for that this version cannot give. It is refused rather than run without.
-fn unavailable(action: &Action) -> Option<(Cause, String)> {
-    if action.notify.is_empty() {
-        return None;
-    }
-    let message = "this version of consign cannot give what it asks for with notify".to_owned();
-    Some((Cause::Invalid, message))
+/// Why an action cannot be told of over one of its URLs.
+fn refused_receiver(action: &Action, refused: &BTreeMap<String, webhook::Refused>) -> Option<Refused> {
+    let (url, reason) = action.notify.iter().find_map(|url| Some((url, refused.get(url)?)))?;
+    let message = format!("`notify` cannot have {}: {reason}", webhook::origin(url));
+    Some(Refused { cause: Cause::Invalid, key: "notify", message })
 }
 
 /// The formula's globs and the action's, each once.
@@ -178,5 +199,6 @@ fn work(valid: &Valid, decided: Decided) -> Work {
         after: action.after.clone(),
         not_before: action.not_before,
         retry: action.retry.clone(),
+        notify: action.notify.iter().map(|url| Receiver { url: url.clone(), loopback: false }).collect(),
     }
 }

@@ -119,6 +119,19 @@ pub struct Work {
     /// When another attempt follows one that ended; `None` is after none but those that ended at the gate.
     #[serde(default)]
     pub retry: Option<action::Retry>,
+    /// Who is told of each change of phase.
+    #[serde(default)]
+    pub notify: Vec<Receiver>,
+}
+
+/// A URL that is told of each change of phase.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receiver {
+    /// The http or https URL.
+    pub url: String,
+    /// Whether it may be on the agent's machine, because the submitter is.
+    #[serde(default)]
+    pub loopback: bool,
 }
 
 /// The timeout of work that names none, counted from the task's start.

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::{
     action::keys::ActionKeys, config::Config, formula::keys::FormulaKeys, outcome::result_file::ResultFile,
+    webhook,
 };
 
 mod reference;
@@ -20,6 +21,8 @@ pub enum Kind {
     Formula,
     /// A result file.
     Result,
+    /// The body of a webhook.
+    Webhook,
     /// The agent's configuration.
     Config,
 }
@@ -31,6 +34,7 @@ pub fn schema(kind: Kind) -> Value {
         Kind::Action => without_null(generate::<ActionKeys>()),
         Kind::Formula => without_null(generate::<FormulaKeys>()),
         Kind::Result => generate::<ResultFile>(),
+        Kind::Webhook => generate::<webhook::Body>(),
         Kind::Config => generate::<Config>(),
     }
 }
@@ -132,6 +136,17 @@ mod tests {
         for name in ["id", "job_id", "outcome", "cause", "exit_code", "timestamp", "logs", "attempts"] {
             assert!(names.contains(name), "{name}");
         }
+    }
+
+    #[test]
+    fn the_schema_of_a_webhook_names_its_fields() {
+        let schema = schema(Kind::Webhook);
+        let names = properties(&schema);
+        for name in ["id", "sequence", "timestamp", "job_id", "action_id", "state", "outcome", "cause"] {
+            assert!(names.contains(name), "{name}");
+        }
+        let artifact = properties(&schema["properties"]["artifacts"]["items"]);
+        assert_eq!(Vec::from_iter(artifact), ["content_type", "data", "name", "size", "url"]);
     }
 
     #[test]

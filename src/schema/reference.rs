@@ -158,12 +158,20 @@ wrapper around the formula has four of its own: 121 the task was started before,
 be started, 123 the base job does not take it, 124 it took too long.
 ";
 
+const WEBHOOK: &str = "\
+## A webhook
+
+Each URL of `notify` gets one POST for each change of phase, in order, with this JSON as its body;
+[operating](operate.md#webhooks) tells how it is signed and sent.
+";
+
 /// The text of `docs/action-reference.md`.
 #[must_use]
 pub fn reference() -> String {
     let action = schema(Kind::Action);
     let formula = schema(Kind::Formula);
     let result = schema(Kind::Result);
+    let webhook = schema(Kind::Webhook);
     let mut text = format!("{INTRODUCTION}\n{ACTION}\n");
     keys(&mut text, &action);
     for (heading, key) in
@@ -185,6 +193,10 @@ pub fn reference() -> String {
     }
     text.push_str("\n### `usage`\n\n");
     fields(&mut text, &result["properties"]["usage"]);
+    let _ = write!(text, "\n{WEBHOOK}\n");
+    fields(&mut text, &webhook);
+    text.push_str("\n### Each of a webhook's `artifacts`\n\n");
+    fields(&mut text, &webhook["properties"]["artifacts"]["items"]);
     let _ = write!(text, "\n{CAUSES}\n| outcome | cause | exit code | meaning |\n|---|---|---|---|\n");
     for cause in Cause::ALL {
         let exit_code = match cause {
@@ -276,7 +288,9 @@ fn words_of(property: &Value) -> Vec<&str> {
         let constant = choice["const"].as_str();
         constant.into_iter().chain(choice["enum"].as_array().into_iter().flatten().filter_map(Value::as_str))
     });
-    plain.chain(documented).collect()
+    // Of a value that may be missing.
+    let choices = property["anyOf"].as_array().into_iter().flatten().flat_map(words_of);
+    plain.chain(documented).chain(choices).collect()
 }
 
 /// What a cause means, for people who meet it in a result.

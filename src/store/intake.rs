@@ -61,7 +61,9 @@ impl Store {
         if let Some(revision) = &intake.revision {
             write_setting(&mut transaction, "revision", revision.as_str()).await?;
         }
-        transaction.commit().await.map_err(failed("commit what the ops repo gave"))
+        transaction.commit().await.map_err(failed("commit what the ops repo gave"))?;
+        self.outbox.notify_one();
+        Ok(())
     }
 
     /// The action of that id whose result stood in the ops repo before.

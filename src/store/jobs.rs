@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
 use ulid::Ulid;
 
-use super::{Error, Store, failed, results::write_result, word};
+use super::{Error, Store, failed, outbox, results::write_result, word};
 use crate::{
     ids::{ActionId, DispatchId, JobId},
     lifecycle::{Job, Origin},
@@ -17,7 +17,9 @@ impl Store {
     pub async fn save(&self, job: &Job, event: &str, now: Timestamp) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         write_job(&mut transaction, job, event, now).await?;
-        transaction.commit().await.map_err(failed("commit a job"))
+        transaction.commit().await.map_err(failed("commit a job"))?;
+        self.outbox.notify_one();
+        Ok(())
     }
 
     /// Puts an ended job on record together with its result, which then waits to be pushed.
@@ -25,7 +27,9 @@ impl Store {
         let mut transaction = self.begin().await?;
         write_job(&mut transaction, job, "ended", now).await?;
         write_result(&mut transaction, job, result_path).await?;
-        transaction.commit().await.map_err(failed("commit a result"))
+        transaction.commit().await.map_err(failed("commit a result"))?;
+        self.outbox.notify_one();
+        Ok(())
     }
 
     /// Every job that has not ended.
@@ -119,6 +123,7 @@ pub(super) async fn write_job(
         }
         None => None,
     };
+    let phase_before = outbox::phase_on_record(transaction, job).await?;
     sqlx::query(
         "INSERT INTO jobs (job_id, action_key, path, stage, phase, submitted_at, record)
          VALUES ($1, $2, $3, $4, $5, $6, $7)
@@ -135,6 +140,9 @@ pub(super) async fn write_job(
     .execute(&mut **transaction)
     .await
     .map_err(failed("write a job"))?;
+    if !job.work.notify.is_empty() && phase_before.as_deref() != Some(job.phase().as_str()) {
+        outbox::announce(transaction, job, now).await?;
+    }
     if let Some(child) = job.attempt().and_then(|attempt| attempt.child.as_ref()) {
         sqlx::query("INSERT INTO children (child, job_id) VALUES ($1, $2) ON CONFLICT DO NOTHING")
             .bind(child)

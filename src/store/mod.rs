@@ -8,6 +8,7 @@ mod counts;
 mod intake;
 mod jobs;
 mod list;
+mod outbox;
 mod results;
 mod variants;
 
@@ -26,6 +27,7 @@ pub use self::{
     intake::{Intake, PastAction},
     jobs::dispatch_id_of,
     list::Page,
+    outbox::Webhook,
     results::PendingResult,
 };
 use crate::ids::{JobId, Revision};
@@ -39,6 +41,8 @@ const SQLITE_FLOOR: (u32, u32, u32) = (3, 51, 3);
 pub struct Store {
     pool: SqlitePool,
     id: String,
+    /// Told when something may have been put in the outbox.
+    outbox: std::sync::Arc<tokio::sync::Notify>,
     _lock: std::sync::Arc<File>,
 }
 
@@ -138,7 +142,7 @@ impl Store {
             .await
             .map_err(failed("name the store"))?;
         let id = setting(&pool, "store_id").await?.unwrap_or_default();
-        Ok(Self { pool, id, _lock: std::sync::Arc::new(lock) })
+        Ok(Self { pool, id, outbox: std::sync::Arc::default(), _lock: std::sync::Arc::new(lock) })
     }
 
     /// The store's own id, which stands in the ops repo as its owner.

@@ -24,10 +24,22 @@ const LEVELS: &[(&str, &[&str])] = &[
             "queue",
             "sample",
             "validation",
+            "webhook",
         ],
     ),
     ("drivers", &["metrics", "nomad", "ops_repo", "store", "vault"]),
-    ("effects", &["dispatch::launch", "dispatch::nodes", "grant", "intake", "track"]),
+    (
+        "effects",
+        &[
+            "dispatch::launch",
+            "dispatch::nodes",
+            "grant",
+            "intake",
+            "track",
+            "webhook::deliver",
+            "webhook::resolve",
+        ],
+    ),
     ("controller", &["controller"]),
     (
         "edges",
@@ -59,6 +71,9 @@ const NEIGHBOURS: &[(&str, &[&str])] = &[
     ("lifecycle", &["action", "dispatch::shape", "formula", "outcome"]),
     ("dispatch", &["action", "approval", "formula", "lifecycle", "outcome"]),
     ("dispatch::shape", &["action", "dispatch", "formula", "outcome"]),
+    ("webhook", &["artifact", "lifecycle", "outcome"]),
+    ("intake", &["webhook::resolve"]),
+    ("webhook::deliver", &["track", "webhook::resolve"]),
     ("edges", &["*"]),
 ];
 

@@ -29,3 +29,4 @@ mod training;
 mod under_nomad;
 mod variants;
 mod vault;
+mod webhooks;

@@ -22,7 +22,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::{
     fs::{self, File},
-    io::AsyncWriteExt as _,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -88,6 +88,15 @@ impl Archive {
     pub(super) async fn record(&self, job_id: JobId, allocation: &str) -> Option<Record> {
         let bytes = fs::read(self.folder.join(job_id.to_string()).join(RECORD)).await.ok()?;
         serde_json::from_slice::<Record>(&bytes).ok().filter(|record| record.allocation == allocation)
+    }
+
+    /// The content of one artifact, where it is there and has that size in bytes.
+    pub async fn content(&self, job_id: JobId, name: &str, size: u64) -> Option<Vec<u8>> {
+        let path = self.folder.join(job_id.to_string()).join(FILES).join(name);
+        let mut content = Vec::new();
+        let file = File::open(path).await.ok()?;
+        file.take(size.saturating_add(1)).read_to_end(&mut content).await.ok()?;
+        (u64::try_from(content.len()) == Ok(size)).then_some(content)
     }
 
     /// Begins to take the artifacts of a job; what an earlier try left is removed.
@@ -266,6 +275,11 @@ mod tests {
         assert!(!place.join("files/half").exists());
         assert_eq!(place.metadata().unwrap().permissions().mode() & 0o777, 0o700);
         assert_eq!(place.join("files/a/b").metadata().unwrap().permissions().mode() & 0o777, 0o600);
+
+        assert_eq!(archive.content(job_id, "a/b", 1).await.as_deref(), Some(&b"1"[..]));
+        for (name, size) in [("a/b", 0), ("a/b", 2), ("a", 1), ("half", 0)] {
+            assert_eq!(archive.content(job_id, name, size).await, None, "{name} {size}");
+        }
 
         put(&archive, job_id, "two", b"2").await;
         assert_eq!(archive.record(job_id, "two").await, Some(record("two")));
