@@ -204,6 +204,9 @@ impl Client {
     /// What Nomad finds wrong with a job in its JSON form; empty where it would take it.
     pub async fn validate(&self, job: &Value) -> Result<Vec<String>, Error> {
         let path = "/v1/validate/job";
+        // Here alone the right to it is looked for in the job's own namespace, not in the request's.
+        let mut job = job.clone();
+        job["Namespace"] = self.namespace().into();
         let request = self.request(Method::PUT, path).json(&json!({ "Job": job }));
         let reply: Validated = self.read(&format!("PUT {path}"), request).await?;
         Ok(reply.validation_errors.unwrap_or_default())
