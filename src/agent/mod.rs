@@ -25,9 +25,11 @@ use crate::{
         adopt,
         driver::{Driver, Inbox, Rules},
         health::Health,
+        prune,
         publish::Publisher,
         recover::{Ground, recover},
         step::{Permits, Progress, Rooms},
+        submit::Desk,
         sweep,
         watch::{self, Watch},
     },
@@ -246,6 +248,7 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
     let stopping = ending.child_token();
     let tasks = TaskTracker::new();
     let driver = Arc::new(OnceLock::new());
+    let desk = Arc::new(OnceLock::new());
     let nomad = Arc::new(nomad);
     let rooms = http::Rooms {
         health: health.clone(),
@@ -258,6 +261,7 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
         live: http::Live::new(Arc::clone(&nomad)),
         driver: Arc::clone(&driver),
         scrape: http::Scrape::new(metrics.clone()),
+        desk: Arc::clone(&desk),
         ending: stopping.clone(),
     };
     tasks.spawn(http::serve(listener, Arc::new(rooms)));
@@ -273,6 +277,7 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
         ready,
         metrics,
         orders: driver,
+        desk,
     }
     .run(&options, &stopping, &tasks)
     .await;
@@ -297,6 +302,8 @@ struct Running<'config> {
     metrics: Metrics,
     /// Where the HTTP API finds the driver.
     orders: Arc<OnceLock<Inbox>>,
+    /// Where it finds who takes submissions.
+    desk: Arc<OnceLock<Desk>>,
 }
 
 impl Running<'_> {
@@ -357,6 +364,12 @@ impl Running<'_> {
             allowed: allowed(config),
             claim,
         };
+        let desk = Desk {
+            repo: Arc::clone(&repo),
+            store: self.store.clone(),
+            inbox: driver.inbox(),
+            allowed: allowed(config),
+        };
         let publisher = Publisher {
             repo,
             store: self.store.clone(),
@@ -366,9 +379,11 @@ impl Running<'_> {
             progress: rooms.progress.clone(),
             metrics: self.metrics.clone(),
         };
-        // It is set here alone.
+        // They are set here alone.
+        drop(self.desk.set(desk));
         drop(self.orders.set(driver.inbox()));
         self.ready.store(true, Ordering::Release);
+        tasks.spawn(prune::run(self.store.clone(), archive.clone(), config.store.keep.0, stopping.clone()));
         tasks.spawn(artifact::sweep(archive, config.store.artifacts_keep.0, stopping.clone()));
         tasks.spawn(sweep::run(Arc::clone(&rooms), config.nomad.variant_keep.0, stopping.clone()));
         tasks.spawn(driver.run(stopping.clone()));
@@ -442,6 +457,7 @@ fn rules(config: &Config) -> Rules {
             low: config.approval.low,
             medium: config.approval.medium,
             high: config.approval.high,
+            submitted: config.approval.api,
             rules: config.approval.rule.clone(),
         },
         adopt: adopt::Rules {

@@ -9,6 +9,7 @@ mod intake;
 mod jobs;
 mod list;
 mod results;
+mod submissions;
 mod variants;
 
 use std::{
@@ -27,6 +28,7 @@ pub use self::{
     jobs::dispatch_id_of,
     list::Page,
     results::PendingResult,
+    submissions::{IdempotencyKey, KeyUse},
 };
 use crate::ids::{JobId, Revision};
 
@@ -278,11 +280,11 @@ mod tests {
             job.apply(event, now).unwrap();
         }
         assert_eq!(job.stage, Stage::Ended);
-        store.finish(&job, "actions/a.result.json", now).await.unwrap();
+        store.finish(&job, Some("actions/a.result.json"), now).await.unwrap();
         let pending = store.pending_results(10).await.unwrap();
         assert_eq!(pending.len(), 1);
         job.ending = Some(Ending::without_task(Cause::Invalid, "still no formula", now));
-        store.finish(&job, "actions/a.result.json", now).await.unwrap();
+        store.finish(&job, Some("actions/a.result.json"), now).await.unwrap();
         store.results_pushed(&pending, now).await.unwrap();
         assert_eq!(store.pending_results(10).await.unwrap().len(), 1, "the newer content is not pushed yet");
         store.results_pushed(&store.pending_results(10).await.unwrap(), now).await.unwrap();
