@@ -369,6 +369,7 @@ impl Running<'_> {
             store: self.store.clone(),
             inbox: driver.inbox(),
             allowed: allowed(config),
+            base_jobs: self.base_jobs.clone(),
         };
         let publisher = Publisher {
             repo,

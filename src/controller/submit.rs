@@ -10,7 +10,7 @@ use super::driver::{
     submit::{KeyTaken, Recording, Submission},
 };
 use crate::{
-    dispatch::shape::Allowed,
+    dispatch::{launch::BaseJobs, shape::Allowed},
     ids::JobId,
     intake::submission::{self, Sound, Submitted},
     lifecycle::{Job, Origin},
@@ -29,6 +29,8 @@ pub struct Desk {
     pub inbox: Inbox,
     /// What they may ask for.
     pub allowed: Allowed,
+    /// The base jobs, some of which run their work as bots.
+    pub base_jobs: BaseJobs,
 }
 
 /// Why a submission is not taken.
@@ -74,10 +76,15 @@ impl Desk {
         let job_id = JobId::new();
         let submitted = Submitted { job_id, by, body };
         let sound = submission::read(&self.repo, &revision, submitted, &self.allowed).await;
-        let Sound { action, work } = sound.map_err(|refused| match refused {
+        let Sound { action, mut work } = sound.map_err(|refused| match refused {
             submission::Refused::Invalid(message) => Refused::Invalid(message),
             submission::Refused::UnknownFormula(message) => Refused::UnknownFormula(message),
             submission::Refused::OpsRepo(error) => Refused::OpsRepo(error),
+        })?;
+        let bot = self.base_jobs.declared(&work.base_job).bot(&action.formula, &work.args);
+        work.bot = bot.map_err(|error| {
+            let help = "the argument `bot` names it, and without one the formula";
+            Refused::Invalid(format!("{error}; {help}"))
         })?;
         let origin = Origin::Submitted { by: by.to_owned(), revision };
         let job = Job { job_id, ..Job::new(origin, work, super::now()) };

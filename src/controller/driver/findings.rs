@@ -219,10 +219,11 @@ impl Driver {
     }
 }
 
-/// The file and the commit that a job was read from, in words.
+/// Where a job came from, and the commit that it was read at, in words.
 fn source(origin: &Origin) -> String {
     match origin {
         Origin::Action { path, revision, .. } => format!("{path} at {revision}"),
+        Origin::Submitted { by, revision } => format!("submitted by {by}, formula at {revision}"),
         Origin::Hand { .. } => String::new(),
     }
 }
