@@ -275,3 +275,38 @@ async fn ended_submissions_are_forgotten_with_their_artifacts_and_git_work_is_no
     ran.sort_unstable();
     assert_eq!(ran, ["a", "a", "git"]);
 }
+
+#[tokio::test]
+async fn a_submission_outlives_the_store_that_took_it() {
+    let world = World::new("lost").await;
+    world.bootstrap("");
+    let first = agent(&world).await;
+    let hold = format!(
+        "echo begun >> {}\nwhile [ ! -e {} ]; do sleep 0.1; done\n",
+        world.ledger().display(),
+        world.path("go").display()
+    );
+    world.ops.commit("a formula", &[("formulas/hold.sh", Some(&hold))]);
+    let ann = Caller::new(&world, "ann", "read,submit");
+    let body = json!({ "formula": "hold", "blast_radius": "low" });
+    let job_id = wait_for("the formula to be known", LIMIT, async || {
+        let answer = read(ann.post(&body.to_string(), Some("k")).await).await;
+        answer["job_id"].as_str().map(str::to_owned).ok_or_else(|| answer.to_string())
+    })
+    .await;
+    wait_for("the task to run", LIMIT, async || {
+        if world.ledger_lines().is_empty() { Err("nothing ran") } else { Ok(()) }
+    })
+    .await;
+    first.kill();
+    std::fs::remove_dir_all(world.path("store")).unwrap();
+    let second = world.launch_agent(&["--take-over"]);
+    second.ready().await;
+    let zoe = Caller::new(&world, "zoe", "read");
+    assert_eq!(zoe.until(&job_id, "working").await["submitted_by"], "somebody");
+    std::fs::write(world.path("go"), "").unwrap();
+    let job = zoe.until(&job_id, "done").await;
+    assert_eq!(job["attempts"].as_array().unwrap().len(), 1, "{job}");
+    assert_eq!(world.ledger_lines(), ["begun"]);
+    assert_eq!(world.children().await.len(), 1);
+}
