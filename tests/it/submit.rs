@@ -194,7 +194,7 @@ async fn the_command_waits_and_ends_as_the_job_does() {
     let (out, err) = said(&waited);
     assert_eq!(waited.status.code(), Some(3), "{err}");
     assert_eq!(out.trim().len(), 26, "{out}");
-    assert!(err.contains("3"), "{err}");
+    assert!(err.contains(out.trim()), "{err}");
     let followed = submit(&[&three[..], &["--follow"]].concat());
     assert_eq!((followed.status.code(), said(&followed).0.as_str()), (Some(3), "before\n"));
     let json = submit(&[&three[..], &["--wait", "--json"]].concat());
@@ -295,7 +295,7 @@ async fn a_submission_outlives_the_store_that_took_it() {
     })
     .await;
     wait_for("the task to run", LIMIT, async || {
-        if world.ledger_lines().is_empty() { Err("nothing ran") } else { Ok(()) }
+        if world.ledger_lines().is_empty() { Err("nothing ran".to_owned()) } else { Ok(()) }
     })
     .await;
     first.kill();
