@@ -187,7 +187,7 @@ mod tests {
             ..Child::default()
         };
         let id = ActionId::parse("a").unwrap();
-        let job = rebuilt(&child, "sidecar", &meta, &id, &Ground::default(), "actions");
+        let job = rebuilt(&child, "sidecar", &meta, Some(&id), &Ground::default(), "actions");
         assert_eq!(job.work.granted_names(), ["A", "B", "bot-triage"]);
     }
 }
