@@ -25,9 +25,11 @@ use crate::{
         adopt,
         driver::{Driver, Inbox, Rules},
         health::Health,
+        prune,
         publish::Publisher,
         recover::{Ground, recover},
         step::{Permits, Progress, Rooms},
+        submit::Desk,
         sweep,
         watch::{self, Watch},
     },
@@ -264,6 +266,7 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
     let stopping = ending.child_token();
     let tasks = TaskTracker::new();
     let driver = Arc::new(OnceLock::new());
+    let desk = Arc::new(OnceLock::new());
     let nomad = Arc::new(nomad);
     let rooms = http::Rooms {
         health: health.clone(),
@@ -276,6 +279,7 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
         live: http::Live::new(Arc::clone(&nomad)),
         driver: Arc::clone(&driver),
         scrape: http::Scrape::new(metrics.clone()),
+        desk: Arc::clone(&desk),
         ending: stopping.clone(),
     };
     tasks.spawn(http::serve(listener, Arc::new(rooms)));
@@ -292,6 +296,7 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
         metrics,
         orders: driver,
         webhook_secret,
+        desk,
     }
     .run(&options, &stopping, &tasks)
     .await;
@@ -317,6 +322,8 @@ struct Running<'config> {
     /// Where the HTTP API finds the driver.
     orders: Arc<OnceLock<Inbox>>,
     webhook_secret: Option<SecretString>,
+    /// Where it finds who takes submissions.
+    desk: Arc<OnceLock<Desk>>,
 }
 
 impl Running<'_> {
@@ -385,6 +392,13 @@ impl Running<'_> {
             rules: intake::Rules { allowed: allowed(config), receivers: receivers(config) },
             claim,
         };
+        let desk = Desk {
+            repo: Arc::clone(&repo),
+            store: self.store.clone(),
+            inbox: driver.inbox(),
+            rules: watch.rules.clone(),
+            base_jobs: self.base_jobs.clone(),
+        };
         let publisher = Publisher {
             repo,
             store: self.store.clone(),
@@ -394,9 +408,11 @@ impl Running<'_> {
             progress: rooms.progress.clone(),
             metrics: self.metrics.clone(),
         };
-        // It is set here alone.
+        // They are set here alone.
+        drop(self.desk.set(desk));
         drop(self.orders.set(driver.inbox()));
         self.ready.store(true, Ordering::Release);
+        tasks.spawn(prune::run(self.store.clone(), archive.clone(), config.store.keep.0, stopping.clone()));
         tasks.spawn(artifact::sweep(archive, config.store.artifacts_keep.0, stopping.clone()));
         tasks.spawn(sweep::run(Arc::clone(&rooms), config.nomad.variant_keep.0, stopping.clone()));
         tasks.spawn(driver.run(stopping.clone()));
@@ -470,6 +486,7 @@ fn rules(config: &Config) -> Rules {
             low: config.approval.low,
             medium: config.approval.medium,
             high: config.approval.high,
+            submitted: config.approval.api,
             rules: config.approval.rule.clone(),
         },
         adopt: adopt::Rules {

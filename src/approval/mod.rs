@@ -48,6 +48,8 @@ pub struct Rules {
     pub medium: Requirement,
     /// What a high one needs.
     pub high: Requirement,
+    /// What work without a commit needs at least, whatever its tier.
+    pub submitted: Requirement,
     /// The rules, in order; the last that matches and says something decides.
     pub rules: Vec<Rule>,
 }
@@ -71,11 +73,7 @@ pub enum Decision {
 #[must_use]
 pub fn decide(action: &Action, bot: Option<&BotName>, rules: &Rules) -> Decision {
     let (tier, requirement) = rules.classify(action, bot);
-    let tier = match tier {
-        BlastRadius::Low => "low",
-        BlastRadius::Medium => "medium",
-        BlastRadius::High => "high",
-    };
+    let tier = tier.as_str();
     match requirement {
         Requirement::Merged => Decision::Approved { by: format!("merged ({tier} blast radius)") },
         Requirement::Signed => Decision::Waiting {
@@ -88,6 +86,25 @@ pub fn decide(action: &Action, bot: Option<&BotName>, rules: &Rules) -> Decision
                 "a {tier} blast radius needs a reviewed pull request, which this version of consign cannot check yet"
             ),
         },
+    }
+}
+
+/// Decides about work that was submitted by `by`, and not committed, whose formula is on the branch.
+///
+/// `merged` is that formula and the right to submit. No commit can be signed and no pull request reviewed,
+/// so whatever is stricter takes somebody else's word.
+#[must_use]
+pub fn decide_submitted(action: &Action, bot: Option<&BotName>, by: &str, rules: &Rules) -> Decision {
+    let (tier, requirement) = rules.classify(action, bot);
+    let tier = tier.as_str();
+    if requirement.max(rules.submitted) == Requirement::Merged {
+        return Decision::Approved { by: format!("submitted by {by}, formula merged ({tier} blast radius)") };
+    }
+    Decision::Waiting {
+        reason: format!(
+            "the approval of somebody other than {by}, as a {tier} blast radius without a commit needs; this \
+             version of consign cannot take it yet: commit the action, or cancel this one"
+        ),
     }
 }
 
@@ -155,6 +172,7 @@ mod tests {
             low: Requirement::Merged,
             medium: Requirement::Signed,
             high: Requirement::Review,
+            submitted: Requirement::Merged,
             rules: extra,
         }
     }
@@ -241,6 +259,25 @@ mod tests {
             decide(&action(Some(BlastRadius::Low), &[]), None, &rules(vec![])),
             Decision::Approved { .. }
         ));
+    }
+
+    #[test]
+    fn what_is_submitted_needs_its_tiers_approval_and_that_of_all_submissions() {
+        let approved = |blast_radius, submitted| {
+            let rules = Rules { submitted, ..rules(vec![]) };
+            decide_submitted(&action(Some(blast_radius), &[]), None, "ann", &rules)
+        };
+        let merged = approved(BlastRadius::Low, Requirement::Merged);
+        assert!(matches!(&merged, Decision::Approved { by } if by.contains("ann")), "{merged:?}");
+        for (blast_radius, submitted) in [
+            (BlastRadius::Medium, Requirement::Merged),
+            (BlastRadius::High, Requirement::Merged),
+            (BlastRadius::Low, Requirement::Signed),
+            (BlastRadius::Low, Requirement::Review),
+        ] {
+            let decision = approved(blast_radius, submitted);
+            assert!(matches!(decision, Decision::Waiting { .. }), "{blast_radius:?} {submitted:?}");
+        }
     }
 
     #[test]

@@ -100,7 +100,7 @@ pub(super) async fn logs(arguments: &Logs, surroundings: &Surroundings) -> Outco
     }
 }
 
-async fn follow(client: &Client, id: &str) -> Outcome {
+pub(super) async fn follow(client: &Client, id: &str) -> Outcome {
     let mut log = client.follow(id).await?;
     while let Some(piece) = log.next().await? {
         output::bytes(&piece)?;
@@ -193,6 +193,7 @@ fn details(job: &JobDetails, colour: bool) -> String {
     fact("secrets", job.secrets.join(", "));
     fact("action", job.path.clone().unwrap_or_default());
     fact("revision", job.revision.clone().unwrap_or_default());
+    fact("submitted by", job.submitted_by.clone().unwrap_or_default());
     fact("approved by", job.approved_by.clone().unwrap_or_default());
     fact("retried by", job.retried_by.clone().unwrap_or_default());
     fact("submitted", output::time(summary.submitted_at));

@@ -1,6 +1,6 @@
 //! The command line: one file for each command.
 //!
-//! Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
+//! Exit codes: 0 done, 1 refused or failed, 2 wrong usage; `submit` that waits ends with the job's own.
 
 mod agent;
 mod bootstrap;
@@ -10,6 +10,7 @@ mod jobs;
 mod output;
 mod remote;
 mod secret;
+mod submit;
 mod table;
 mod token;
 mod validate;
@@ -52,6 +53,8 @@ enum Command {
     Secret(secret::Command),
     /// Check servers, rights, files and clocks; each finding comes with its remedy.
     Doctor(doctor::Arguments),
+    /// Submit work without a commit, with a formula of the ops repo.
+    Submit(submit::Submission),
     /// List jobs, the newest first.
     Jobs(jobs::List),
     /// Show one job with its attempts and steps.
@@ -160,6 +163,7 @@ async fn perform(command: Command, surroundings: &Surroundings) -> Outcome {
         Command::Bootstrap(arguments) => bootstrap::run(&arguments, surroundings).await,
         Command::Secret(command) => secret::run(command, surroundings).await,
         Command::Doctor(arguments) => doctor::run(&arguments, surroundings).await,
+        Command::Submit(arguments) => submit::run(&arguments, surroundings).await,
         Command::Jobs(arguments) => jobs::list(&arguments, surroundings).await,
         Command::Show(arguments) => jobs::show(&arguments, surroundings).await,
         Command::Logs(arguments) => jobs::logs(&arguments, surroundings).await,

@@ -5,9 +5,13 @@ use std::time::Duration;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use crate::{
-    http::view::{JobDetails, JobList, JobSummary, ProblemDocument, RetryRequest},
+    http::{
+        submit::IDEMPOTENCY_KEY,
+        view::{JobDetails, JobList, JobSummary, ProblemDocument, RetryRequest, Submitted},
+    },
     lifecycle::Phase,
 };
 
@@ -162,6 +166,12 @@ impl Client {
         Ok(LogStream { address: self.address.clone(), response })
     }
 
+    /// Has it take an action without an id, and gives its job's id. With the same `key` and action it makes one
+    /// job, however often it is asked.
+    pub async fn submit(&self, action: &Map<String, Value>, key: &str) -> Result<Submitted, Error> {
+        self.read(self.request(Method::POST, "/jobs").header(IDEMPOTENCY_KEY, key).json(action)).await
+    }
+
     /// Has it put on record that a job shall end. It is over when its state says so.
     pub async fn cancel(&self, id: &str) -> Result<JobDetails, Error> {
         self.read(self.request(Method::POST, &format!("/jobs/{}/cancel", escape(id)))).await
@@ -227,6 +237,24 @@ impl Client {
 
     fn broken(&self, source: reqwest::Error) -> Error {
         Error::Broken { address: self.address.clone(), source: source.without_url() }
+    }
+}
+
+impl Error {
+    /// Whether the same may succeed soon: nobody answered, or somebody who is starting or ending.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Broken { .. } => true,
+            Self::Refused { status, .. } => matches!(
+                *status,
+                StatusCode::TOO_MANY_REQUESTS
+                    | StatusCode::BAD_GATEWAY
+                    | StatusCode::SERVICE_UNAVAILABLE
+                    | StatusCode::GATEWAY_TIMEOUT
+            ),
+            _ => false,
+        }
     }
 }
 

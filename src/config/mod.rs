@@ -186,6 +186,8 @@ pub struct Server {
 #[expect(missing_docs, reason = "each key is described in default.toml")]
 pub struct Store {
     pub path: PathBuf,
+    #[schemars(with = "String")]
+    pub keep: Span,
     pub artifacts: PathBuf,
     #[schemars(with = "String")]
     pub artifacts_keep: Span,

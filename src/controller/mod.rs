@@ -15,10 +15,12 @@ pub mod driver;
 pub mod health;
 mod meet;
 pub mod plan;
+pub mod prune;
 pub mod publish;
 pub mod recover;
 mod scan;
 pub mod step;
+pub mod submit;
 pub mod sweep;
 pub mod watch;
 

@@ -76,12 +76,21 @@ pub async fn recover(rooms: &Rooms, ground: &Ground, actions: &str) -> Result<us
     }
     let mut recovered = 0;
     for (child, meta) in latest.into_values() {
-        let Some(id) = meta.action_id.as_deref().and_then(|id| ActionId::parse(id).ok()) else { continue };
-        if ground.has_result(&id) || rooms.store.job_of_action(&id).await?.is_some() {
+        let id = match meta.action_id.as_deref().map(ActionId::parse) {
+            Some(Ok(id)) => Some(id),
+            Some(Err(_)) => continue,
+            None => None,
+        };
+        let known = match &id {
+            Some(id) => ground.has_result(id) || rooms.store.job_of_action(id).await?.is_some(),
+            // Submitted work has no file whose result could tell that it has ended: Nomad alone does.
+            None => rooms.store.job(meta.job_id).await?.is_some(),
+        };
+        if known {
             continue;
         }
         let base = rooms.base_jobs.base_of(&child.parent_id).unwrap_or(&child.parent_id);
-        let mut job = rebuilt(&child, base, &meta, &id, ground, actions);
+        let mut job = rebuilt(&child, base, &meta, id.as_ref(), ground, actions);
         admit(rooms, &mut job, &child.id).await?;
         rooms.store.save(&job, "recovered", super::now()).await?;
         rooms.tell(&job, "recovered", child.id);
@@ -95,16 +104,11 @@ fn rebuilt(
     child: &Child,
     base: &str,
     meta: &ConsignMeta,
-    id: &ActionId,
+    id: Option<&ActionId>,
     ground: &Ground,
     actions: &str,
 ) -> Job {
     let now = super::now();
-    let (path, blob) = ground
-        .actions
-        .get(&id.key())
-        .cloned()
-        .unwrap_or_else(|| (format!("{actions}/{id}.toml"), String::new()));
     let secrets = child.meta.get("secrets").map(String::as_str).unwrap_or_default();
     let variable = |name: &str| meta.env.get(name).cloned().unwrap_or_default();
     let work = Work {
@@ -118,9 +122,15 @@ fn rebuilt(
         ..Work::default()
     };
     let revision = meta.revision.clone().or_else(|| Revision::parse(&"0".repeat(40)).ok());
-    let origin = match revision {
-        Some(revision) => Origin::Action { id: id.clone(), path, blob, revision },
-        None => Origin::Hand { child: child.id.clone(), note: Some(id.to_string()) },
+    let origin = match (revision, id) {
+        (Some(revision), Some(id)) => {
+            let known = ground.actions.get(&id.key()).cloned();
+            let (path, blob) = known.unwrap_or_else(|| (format!("{actions}/{id}.toml"), String::new()));
+            Origin::Action { id: id.clone(), path, blob, revision }
+        }
+        // Who it was stood in the lost store alone.
+        (Some(revision), None) => Origin::Submitted { by: "somebody".to_owned(), revision },
+        (None, id) => Origin::Hand { child: child.id.clone(), note: id.map(ToString::to_string) },
     };
     let mut job = Job::new(origin, work, now);
     job.job_id = meta.job_id;
@@ -177,7 +187,7 @@ mod tests {
             ..Child::default()
         };
         let id = ActionId::parse("a").unwrap();
-        let job = rebuilt(&child, "sidecar", &meta, &id, &Ground::default(), "actions");
+        let job = rebuilt(&child, "sidecar", &meta, Some(&id), &Ground::default(), "actions");
         assert_eq!(job.work.granted_names(), ["A", "B", "bot-triage"]);
     }
 }

@@ -113,7 +113,7 @@ pub(super) async fn retry(
 }
 
 /// A body's JSON: 400 where it is none, 422 where it says something else than it should.
-fn json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+pub(super) fn json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let value: serde_json::Value = serde_json::from_slice(body)
         .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {error}")))?;
     // Serde would take a list for the fields in their order.

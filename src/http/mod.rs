@@ -12,6 +12,7 @@ pub mod openapi;
 mod problem;
 mod routes;
 mod scrape;
+pub mod submit;
 #[cfg(test)]
 mod tests;
 pub mod view;
@@ -38,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::{hooks::HookSecret, live::Live, scrape::Scrape};
 use self::{problem::Problem, routes::Route};
 use crate::{
-    controller::{driver::Inbox, health::Health},
+    controller::{driver::Inbox, health::Health, submit::Desk},
     nomad,
     store::Store,
     tokens::TokensFile,
@@ -72,6 +73,8 @@ pub struct Rooms {
     pub driver: Arc<OnceLock<Inbox>>,
     /// What Prometheus reads.
     pub scrape: Scrape,
+    /// Who takes submissions; set once the agent takes work.
+    pub desk: Arc<OnceLock<Desk>>,
     /// Ends what would go on for ever.
     pub ending: CancellationToken,
 }

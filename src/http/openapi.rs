@@ -47,7 +47,8 @@ pub fn document() -> Value {
 
 fn operation(route: &Route, schemas: &mut SchemaGenerator) -> Value {
     let mut parameters: Vec<Value> = in_path(route.path).map(path_parameter).collect();
-    parameters.extend(route.query.iter().map(|parameter| query_parameter(parameter, schemas)));
+    parameters.extend(route.query.iter().map(|parameter| parameter_in("query", parameter, schemas)));
+    parameters.extend(route.headers.iter().map(|parameter| parameter_in("header", parameter, schemas)));
     let mut responses: Map<String, Value> =
         route.answers.iter().map(|answer| (answer.status.to_string(), response(answer, schemas))).collect();
     let mut refused = route.problems.clone();
@@ -90,9 +91,9 @@ fn path_parameter(name: &str) -> Value {
     })
 }
 
-fn query_parameter(parameter: &Parameter, schemas: &mut SchemaGenerator) -> Value {
+fn parameter_in(place: &str, parameter: &Parameter, schemas: &mut SchemaGenerator) -> Value {
     let schema = (parameter.schema)(schemas);
-    json!({ "name": parameter.name, "in": "query", "description": parameter.description, "schema": schema })
+    json!({ "name": parameter.name, "in": place, "description": parameter.description, "schema": schema })
 }
 
 fn response(answer: &Answer, schemas: &mut SchemaGenerator) -> Value {
@@ -117,8 +118,8 @@ const fn why(status: u16) -> &'static str {
         400 => "the request cannot be read",
         401 => "there is no authorization, or one that is not known or has expired",
         403 => "the token has not the scope",
-        404 => "there is no such job",
-        409 => "the job is not in a state for it",
+        404 => "there is no such job or formula",
+        409 => "the job is not in a state for it, or the idempotency key stands for another request",
         413 => "the body is too large",
         422 => "a parameter or a field makes no sense",
         500 => "the agent's store failed",

@@ -13,8 +13,8 @@ use super::{
     access::Access,
     health, hooks,
     jobs::{self, PAGE_LIMIT},
-    logs, openapi, readyz, scrape,
-    view::{JobDetails, JobList, RetryRequest},
+    logs, openapi, readyz, scrape, submit,
+    view::{JobDetails, JobList, RetryRequest, Submitted},
 };
 use crate::{lifecycle::Phase, tokens::Scope};
 
@@ -27,6 +27,8 @@ pub(super) struct Route {
     /// What it does, in a sentence.
     pub(super) summary: &'static str,
     pub(super) query: Vec<Parameter>,
+    /// The headers that it heeds.
+    pub(super) headers: Vec<Parameter>,
     /// The type of the request's body.
     pub(super) body: Option<TypeOf>,
     /// What it answers.
@@ -38,7 +40,7 @@ pub(super) struct Route {
 /// A type's JSON Schema, as a component of the document.
 pub(super) type TypeOf = fn(&mut SchemaGenerator) -> Schema;
 
-/// A query parameter.
+/// A parameter of the query or a header.
 pub(super) struct Parameter {
     pub(super) name: &'static str,
     pub(super) description: &'static str,
@@ -68,7 +70,7 @@ pub(super) enum Content {
 #[expect(clippy::too_many_lines, reason = "one list, so that nothing stands beside it")]
 pub(super) fn table() -> Vec<Route> {
     let read = Access::Scope(Scope::Read);
-    let submit = Access::Scope(Scope::Submit);
+    let may_submit = Access::Scope(Scope::Submit);
     vec![
         Route {
             answers: vec![text(200, "it serves")],
@@ -139,6 +141,28 @@ pub(super) fn table() -> Vec<Route> {
             ..route(Method::GET, "/jobs", read, get(jobs::list), "Jobs, the newest first.")
         },
         Route {
+            headers: vec![Parameter {
+                name: "Idempotency-Key",
+                description: "Keeps a repeated request from making a second job: with the same body it gives \
+                              the same job, with another one 409. It is known for as long as the job.",
+                schema: |_| key_schema(),
+            }],
+            body: Some(submit::schema),
+            answers: vec![json(
+                202,
+                "it is on record; it waits, or runs when its turn comes",
+                SchemaGenerator::subschema_for::<Submitted>,
+            )],
+            problems: vec![400, 404, 409, 413, 422],
+            ..route(
+                Method::POST,
+                "/jobs",
+                may_submit,
+                post(submit::submit),
+                "Takes an action without an id, with a formula of the ops repo as it is now.",
+            )
+        },
+        Route {
             answers: vec![json(200, "the job", SchemaGenerator::subschema_for::<JobDetails>)],
             problems: vec![404],
             ..route(Method::GET, "/jobs/{id}", read, get(jobs::show), "One job with all that is known of it.")
@@ -173,7 +197,7 @@ pub(super) fn table() -> Vec<Route> {
             ..route(
                 Method::POST,
                 "/jobs/{id}/cancel",
-                submit,
+                may_submit,
                 post(jobs::cancel),
                 "Ends a job. It is over when its state is done or failed: then its allocation is dead and its \
                  grant withdrawn.",
@@ -186,7 +210,7 @@ pub(super) fn table() -> Vec<Route> {
             ..route(
                 Method::POST,
                 "/jobs/{id}/retry",
-                submit,
+                may_submit,
                 post(jobs::retry),
                 "Runs a job again that was launched and ended without success, with a new attempt.",
             )
@@ -201,8 +225,18 @@ fn route(
     handler: MethodRouter<App>,
     summary: &'static str,
 ) -> Route {
-    let (query, answers, problems) = (Vec::new(), Vec::new(), Vec::new());
-    Route { method, path, access, handler, summary, query, body: None, answers, problems }
+    Route {
+        method,
+        path,
+        access,
+        handler,
+        summary,
+        query: Vec::new(),
+        headers: Vec::new(),
+        body: None,
+        answers: Vec::new(),
+        problems: Vec::new(),
+    }
 }
 
 fn open(method: Method, path: &'static str, handler: MethodRouter<App>, summary: &'static str) -> Route {
@@ -223,6 +257,10 @@ fn text(status: u16, description: &'static str) -> Answer {
 
 fn limit_schema() -> Schema {
     schemars::json_schema!({ "type": "integer", "minimum": 1, "maximum": PAGE_LIMIT })
+}
+
+fn key_schema() -> Schema {
+    schemars::json_schema!({ "type": "string", "minLength": 1, "maxLength": submit::KEY_LIMIT })
 }
 
 fn ulid_schema() -> Schema {

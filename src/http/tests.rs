@@ -76,6 +76,7 @@ impl Server {
             nomad,
             driver: Arc::new(driver),
             scrape: Scrape::new(Metrics::new(Timestamp::now())),
+            desk: Arc::default(),
             ending: ending.clone(),
         };
         tokio::spawn(serve(listener, Arc::new(rooms)));
@@ -151,7 +152,7 @@ async fn every_route_asks_for_its_scope_and_no_other_opens_it() {
             assert_ne!(status, 401, "{name} with {held}");
         }
     }
-    assert_eq!(guarded, 5, "a route that is added is tested by this very list");
+    assert_eq!(guarded, 6, "a route that is added is tested by this very list");
 }
 
 #[tokio::test]
@@ -179,6 +180,14 @@ async fn what_makes_no_sense_is_a_problem_document() {
         (Method::GET, "/jobs/nothing/logs", "", 404),
         (Method::GET, "/jobs/nothing/logs?follow=perhaps", "", 422),
         (Method::POST, "/jobs/nothing/cancel", "", 404),
+        (Method::POST, "/jobs", "", 400),
+        (Method::POST, "/jobs", "formula = \"a\"", 400),
+        (Method::POST, "/jobs", &deep, 400),
+        (Method::POST, "/jobs", "[]", 422),
+        (Method::POST, "/jobs", "null", 422),
+        (Method::POST, "/jobs", &large, 413),
+        // Nobody takes work yet.
+        (Method::POST, "/jobs", "{}", 503),
         (Method::DELETE, "/jobs", "", 405),
         (Method::GET, "/nothing", "", 404),
         (Method::POST, &retry, "{", 400),

@@ -64,6 +64,8 @@ pub struct JobDetails {
     pub path: Option<String>,
     /// The commit that action and formula were read at.
     pub revision: Option<String>,
+    /// Who submitted it over HTTP; null for work that came otherwise.
+    pub submitted_by: Option<String>,
     /// The rule that approved it.
     pub approved_by: Option<String>,
     /// Why it shall end, where somebody or a rule wants that.
@@ -100,6 +102,13 @@ pub struct RetryRequest {
     pub from_step: Option<String>,
 }
 
+/// What `POST /jobs` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Submitted {
+    /// The job's ULID, by which it is shown, followed and cancelled.
+    pub job_id: String,
+}
+
 /// A problem document, RFC 9457.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Problem")]
@@ -125,7 +134,7 @@ impl JobSummary {
             job_id: job.job_id.to_string(),
             action_id: match &job.origin {
                 Origin::Action { id, .. } => Some(id.to_string()),
-                Origin::Hand { .. } => None,
+                Origin::Submitted { .. } | Origin::Hand { .. } => None,
             },
             state: job.phase(),
             outcome: job.outcome(),
@@ -148,7 +157,12 @@ impl JobDetails {
     pub fn of(job: &Job, live: Vec<StepResult>) -> Self {
         let (path, revision) = match &job.origin {
             Origin::Action { path, revision, .. } => (Some(path.clone()), Some(revision.to_string())),
+            Origin::Submitted { revision, .. } => (None, Some(revision.to_string())),
             Origin::Hand { .. } => (None, None),
+        };
+        let submitted_by = match &job.origin {
+            Origin::Submitted { by, .. } => Some(by.clone()),
+            Origin::Action { .. } | Origin::Hand { .. } => None,
         };
         let result = job.result().filter(|_| job.outcome().is_some());
         let mut steps = job.steps();
@@ -160,6 +174,7 @@ impl JobDetails {
             secrets: job.work.secrets.iter().map(ToString::to_string).collect(),
             path,
             revision,
+            submitted_by,
             approved_by: job.approved_by.clone(),
             cancelled: job.cancelled.as_ref().map(|cancellation| cancellation.reason.clone()),
             retried_by: job.retry.as_ref().map(|retry| retry.by.clone()),

@@ -1,8 +1,8 @@
 //! Looks at the ops repo.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Finding, Findings, Rules, Verdict};
+use super::{Finding, Findings, Rules, Verdict, formulas::AtRevision};
 use crate::{
     action::{self, Action, FILE_LIMIT},
     ids::{ActionId, FormulaName, Revision},
@@ -10,7 +10,7 @@ use crate::{
     outcome::{Cause, Outcome, result_file::ResultFile},
     store::PastAction,
     validation::{
-        self, Formulas, SourceFile,
+        self,
         tree::{FileKind, kind_of},
     },
     webhook::resolve,
@@ -215,57 +215,4 @@ async fn read(
         });
     }
     Ok(files)
-}
-
-/// The formulas of one revision.
-struct AtRevision {
-    files: HashMap<String, Vec<SourceFile>>,
-    names: Vec<String>,
-}
-
-impl AtRevision {
-    async fn read(
-        repo: &OpsRepo,
-        tip: &Revision,
-        named: &BTreeSet<FormulaName>,
-    ) -> Result<Self, ops_repo::Error> {
-        let mut formulas = Self { files: HashMap::new(), names: Vec::new() };
-        if named.is_empty() {
-            return Ok(formulas);
-        }
-        let mut wanted = Vec::new();
-        for entry in repo.formulas(tip).await? {
-            let Some(name) = formula_name(&entry.path) else { continue };
-            if matches!(entry.content.kind, EntryKind::Regular | EntryKind::Executable) {
-                if named.iter().any(|wanted| wanted.as_str() == name) {
-                    wanted.push((name.clone(), entry));
-                }
-                formulas.names.push(name);
-            }
-        }
-        let blobs: Vec<BlobId> = wanted.iter().map(|(_, entry)| entry.content.blob.clone()).collect();
-        // One byte more than the limit, so that the reader of formulas says that it is too large.
-        let contents = repo.read_blobs(&blobs, usize::MAX).await?;
-        for ((name, entry), content) in wanted.into_iter().zip(contents) {
-            if let Blob::Bytes(content) = content {
-                formulas.files.entry(name).or_default().push(SourceFile { path: entry.path, content });
-            }
-        }
-        Ok(formulas)
-    }
-}
-
-fn formula_name(path: &str) -> Option<String> {
-    let name = path.rsplit('/').next()?;
-    name.strip_suffix(".sh").or_else(|| name.strip_suffix(".toml")).map(ToOwned::to_owned)
-}
-
-impl Formulas for AtRevision {
-    fn files(&self, name: &FormulaName) -> Vec<SourceFile> {
-        self.files.get(name.as_str()).cloned().unwrap_or_default()
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.names.clone()
-    }
 }

@@ -3,7 +3,9 @@
 //! Only what differs between two revisions is read. Action and formula are taken at the same revision,
 //! so that a later change of the formula does not touch what already waits.
 
+mod formulas;
 pub mod look;
+pub mod submission;
 
 use std::collections::BTreeMap;
 

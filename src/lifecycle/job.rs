@@ -64,6 +64,13 @@ pub enum Origin {
         /// The commit that action and formula were read at.
         revision: Revision,
     },
+    /// A submission over HTTP or from the command line: it has no action file.
+    Submitted {
+        /// Who submitted it: the name of the token that was shown.
+        by: String,
+        /// The commit that its formula was read at.
+        revision: Revision,
+    },
     /// A child that somebody dispatched by hand.
     Hand {
         /// The child's id.
@@ -348,7 +355,7 @@ impl Job {
     pub fn name(&self) -> String {
         match &self.origin {
             Origin::Action { id, .. } => id.to_string(),
-            Origin::Hand { .. } => self.job_id.to_string(),
+            Origin::Submitted { .. } | Origin::Hand { .. } => self.job_id.to_string(),
         }
     }
 
@@ -377,7 +384,7 @@ impl Job {
         let another =
             asked.is_some_and(|retry| made < usize::from(retry.attempts) && retry.on.contains(&ending.cause));
         self.cancelled.is_none()
-            && matches!(self.origin, Origin::Action { .. })
+            && !matches!(self.origin, Origin::Hand { .. })
             && (ending.at_gate && made < super::ATTEMPTS || self.ended_attempt().is_some() && another)
     }
 
@@ -387,7 +394,9 @@ impl Job {
         let ending = self.ending.as_ref()?;
         let last = self.attempts.last();
         let revision = match &self.origin {
-            Origin::Action { revision, .. } => Some(revision.to_string()),
+            Origin::Action { revision, .. } | Origin::Submitted { revision, .. } => {
+                Some(revision.to_string())
+            }
             Origin::Hand { .. } => None,
         };
         Some(ResultFile {

@@ -32,16 +32,16 @@ pub enum RetryRefused {
     #[error("it is {} and has not ended: cancel it first, or wait for its end", .0.as_str())]
     Live(Phase),
     /// It did what it should.
-    #[error("it succeeded: for another run commit a new action")]
+    #[error("it succeeded: for another run commit or submit a new action")]
     Succeeded,
     /// No attempt of it was ever dispatched.
-    #[error("it was refused before launch: change its file, and it is looked at again")]
+    #[error("it was never launched: change its file, and it is looked at again, or submit it anew")]
     NeverLaunched,
     /// Consign never had its script.
     #[error("it was dispatched by hand: dispatch it again with `nomad job dispatch`")]
     ByHand,
     /// Its record does not hold the formula.
-    #[error("its formula is no longer on record: commit a new action")]
+    #[error("its formula is no longer on record: commit or submit a new action")]
     NoFormula,
     /// A step was named, and its formula is one program.
     #[error("its formula has no steps to begin from")]

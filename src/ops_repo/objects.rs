@@ -110,19 +110,19 @@ impl OpsRepo {
             .collect()
         };
         let check = Invocation::new(operation, ["cat-file", "--batch-check", "--buffer"]);
-        let sizes = self.git.text(check.input(list(&mut ids.iter()))).await?;
+        let all = list(&mut ids.iter());
+        let sizes = self.git.text(check.input(all)).await?;
         let sizes: Vec<Option<u64>> = sizes.lines().map(blob_size).collect();
         if sizes.len() != ids.len() {
             return Err(Error::Answer { operation });
         }
         let is_small = |size: &Option<u64>| size.is_some_and(|size| size <= limit as u64);
-        let mut small =
-            ids.iter().zip(&sizes).filter(|(_, size)| is_small(size)).map(|(id, _)| id).peekable();
-        let bytes = if small.peek().is_some() {
-            let batch = Invocation::new(operation, ["cat-file", "--batch", "--buffer"]);
-            self.git.output(batch.input(list(&mut small))).await?
-        } else {
+        let small = list(&mut ids.iter().zip(&sizes).filter(|(_, size)| is_small(size)).map(|(id, _)| id));
+        let bytes = if small.is_empty() {
             Vec::new()
+        } else {
+            let batch = Invocation::new(operation, ["cat-file", "--batch", "--buffer"]);
+            self.git.output(batch.input(small)).await?
         };
         let mut rest = bytes.as_slice();
         sizes

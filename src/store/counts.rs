@@ -84,7 +84,8 @@ mod tests {
                 for event in [Event::Concluded(ending), Event::Withdrawn, Event::Ended] {
                     job.apply(event, at(second)).unwrap();
                 }
-                store.finish(&job, &format!("actions/{second}.result.json"), at(second * 10)).await.unwrap();
+                let path = format!("actions/{second}.result.json");
+                store.finish(&job, Some(&path), at(second * 10)).await.unwrap();
             }
         }
         let pending = store.pending_results(1).await.unwrap();

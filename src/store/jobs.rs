@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
 use ulid::Ulid;
 
-use super::{Error, Store, failed, outbox, results::write_result, word};
+use super::{Error, Store, failed, outbox, results::write_result, submissions::write_end, word};
 use crate::{
     ids::{ActionId, DispatchId, JobId},
     lifecycle::{Job, Origin},
@@ -22,11 +22,14 @@ impl Store {
         Ok(())
     }
 
-    /// Puts an ended job on record together with its result, which then waits to be pushed.
-    pub async fn finish(&self, job: &Job, result_path: &str, now: Timestamp) -> Result<(), Error> {
+    /// Puts an ended job on record together with its result, which then waits to be pushed; without a path
+    /// the record is all that there is of the result.
+    pub async fn finish(&self, job: &Job, result_path: Option<&str>, now: Timestamp) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         write_job(&mut transaction, job, "ended", now).await?;
-        write_result(&mut transaction, job, result_path).await?;
+        if let Some(path) = result_path {
+            write_result(&mut transaction, job, path).await?;
+        }
         transaction.commit().await.map_err(failed("commit a result"))?;
         self.outbox.notify_one();
         Ok(())
@@ -109,7 +112,7 @@ pub(super) async fn write_job(
         serde_json::to_string(job).map_err(|source| Error::Record { job_id: job_id.clone(), source })?;
     let (key, path) = match &job.origin {
         Origin::Action { id, path, .. } => (Some(id.key()), Some(path.as_str())),
-        Origin::Hand { .. } => (None, None),
+        Origin::Submitted { .. } | Origin::Hand { .. } => (None, None),
     };
     // A file that claims a taken id has a row, without the id.
     let key = match key {
@@ -159,7 +162,7 @@ pub(super) async fn write_job(
         .execute(&mut **transaction)
         .await
         .map_err(failed("write the journal"))?;
-    Ok(())
+    write_end(transaction, job).await
 }
 
 pub(super) fn read_job(row: &SqliteRow) -> Result<Job, Error> {

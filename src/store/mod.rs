@@ -10,6 +10,7 @@ mod jobs;
 mod list;
 mod outbox;
 mod results;
+mod submissions;
 mod variants;
 
 use std::{
@@ -29,6 +30,7 @@ pub use self::{
     list::Page,
     outbox::Webhook,
     results::PendingResult,
+    submissions::{IdempotencyKey, KeyUse},
 };
 use crate::ids::{JobId, Revision};
 
@@ -282,11 +284,11 @@ mod tests {
             job.apply(event, now).unwrap();
         }
         assert_eq!(job.stage, Stage::Ended);
-        store.finish(&job, "actions/a.result.json", now).await.unwrap();
+        store.finish(&job, Some("actions/a.result.json"), now).await.unwrap();
         let pending = store.pending_results(10).await.unwrap();
         assert_eq!(pending.len(), 1);
         job.ending = Some(Ending::without_task(Cause::Invalid, "still no formula", now));
-        store.finish(&job, "actions/a.result.json", now).await.unwrap();
+        store.finish(&job, Some("actions/a.result.json"), now).await.unwrap();
         store.results_pushed(&pending, now).await.unwrap();
         assert_eq!(store.pending_results(10).await.unwrap().len(), 1, "the newer content is not pushed yet");
         store.results_pushed(&store.pending_results(10).await.unwrap(), now).await.unwrap();

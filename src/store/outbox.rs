@@ -281,7 +281,7 @@ mod tests {
         store.save(&job, "seen", now).await.unwrap();
         store.save(&job, "seen", now).await.unwrap();
         end(&mut job, now);
-        store.finish(&job, "r", now).await.unwrap();
+        store.finish(&job, Some("r"), now).await.unwrap();
         let first = due(&store, now).await;
         store.close().await;
         drop(store);
@@ -335,7 +335,7 @@ mod tests {
         let gone = due(&store, now).await.into_iter().find(|webhook| webhook.receiver.url == ONE).unwrap();
         store.end_webhooks(&gone).await.unwrap();
         end(&mut job, now);
-        store.finish(&job, "r", now).await.unwrap();
+        store.finish(&job, Some("r"), now).await.unwrap();
         store.save(&other, "seen", now).await.unwrap();
         let left: Vec<(String, String)> = due(&store, now)
             .await

@@ -25,11 +25,13 @@ const AT_ONCE: usize = 16;
 /// A name that does not resolve now passes: each connection looks again, and decides.
 pub async fn refused(policy: Policy, urls: &BTreeSet<&str>) -> BTreeMap<String, Refused> {
     let mut found = BTreeMap::new();
-    let mut names: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for url in urls {
         match (policy.check(url), host(url)) {
             (Err(refused), _) => drop(found.insert((*url).to_owned(), refused)),
-            (Ok(()), Some(host)) if address_in(&host).is_none() => names.entry(host).or_default().push(url),
+            (Ok(()), Some(host)) if address_in(&host).is_none() => {
+                names.entry(host).or_default().push((*url).to_owned());
+            }
             (Ok(()), _) => {}
         }
     }
@@ -42,7 +44,7 @@ pub async fn refused(policy: Policy, urls: &BTreeSet<&str>) -> BTreeMap<String, 
         .buffer_unordered(AT_ONCE);
     while let Some((answer, urls)) = answers.next().await {
         if let Err(refused) = answer {
-            found.extend(urls.into_iter().map(|url| (url.to_owned(), refused.clone())));
+            found.extend(urls.into_iter().map(|url| (url, refused.clone())));
         }
     }
     found

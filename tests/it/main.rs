@@ -24,6 +24,7 @@ mod rewrites;
 mod secrets;
 mod servers;
 mod sidecar;
+mod submit;
 mod support;
 mod training;
 mod under_nomad;

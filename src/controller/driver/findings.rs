@@ -155,7 +155,9 @@ impl Driver {
                 if let (Origin::Action { id, .. }, true) = (&job.origin, event != "duplicate") {
                     outcome.jobs.insert(id.key(), (*job).clone());
                 }
-                let ended = (job.stage == Stage::Ended).then(|| step::result_path(&job, &self.rooms.actions));
+                let ended = (job.stage == Stage::Ended)
+                    .then(|| step::result_path(&job, &self.rooms.actions))
+                    .flatten();
                 outcome.intake.jobs.push((*job, event, ended));
             }
         }
@@ -183,7 +185,7 @@ impl Driver {
     }
 
     /// Puts a job that was just recorded in its slot.
-    async fn taken(&mut self, job: Job, event: &'static str, ended: bool) {
+    pub(super) async fn taken(&mut self, job: Job, event: &'static str, ended: bool) {
         let told = match (&job.ending, &job.waits_for, &job.approved_by) {
             (Some(ending), ..) => ("rejected", ending.message.clone()),
             (None, Some(what), _) => ("waiting", what.clone()),
@@ -217,10 +219,11 @@ impl Driver {
     }
 }
 
-/// The file and the commit that a job was read from, in words.
+/// Where a job came from, and the commit that it was read at, in words.
 fn source(origin: &Origin) -> String {
     match origin {
         Origin::Action { path, revision, .. } => format!("{path} at {revision}"),
+        Origin::Submitted { by, revision } => format!("submitted by {by}, formula at {revision}"),
         Origin::Hand { .. } => String::new(),
     }
 }

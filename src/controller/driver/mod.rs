@@ -4,6 +4,7 @@ mod explain;
 mod findings;
 mod hear;
 pub mod operate;
+pub mod submit;
 mod take_in;
 mod troubles;
 mod turns;
@@ -31,7 +32,7 @@ use crate::{
     approval,
     ids::{ActionId, DispatchId, JobId},
     intake::Findings,
-    lifecycle::{Event, Job, Origin, Stage},
+    lifecycle::{Event, Job, Stage},
     nomad,
     queue::{self, Load, Queue},
     retry::Pause,
@@ -57,6 +58,8 @@ pub enum Message {
     Scanned(Scan),
     /// A step is over.
     Performed(JobId, Box<Result<Performed, step::Error>>),
+    /// Work that has no action file.
+    Submit(submit::Submission),
     /// An operator's wish about a job.
     Operate(operate::Order),
     /// Somebody wants to know what jobs wait for.
@@ -233,6 +236,7 @@ impl Driver {
             }
             Message::Scanned(scan) => self.scanned(scan),
             Message::Performed(job_id, result) => self.performed(job_id, *result).await,
+            Message::Submit(submission) => self.submit(submission).await,
             Message::Operate(order) => self.operate(order).await,
             // Whoever asked may be gone.
             Message::Explain(reply) => drop(reply.send(self.explain())),
@@ -398,8 +402,9 @@ impl Driver {
     fn release(&mut self, job_id: JobId) {
         let Some(slot) = self.slots.remove(&job_id) else { return };
         self.unhold(&Held::Job(job_id));
-        if let Origin::Action { id, .. } = &slot.job.origin {
-            self.told_of_end(id);
+        // Work without an action goes by its job id.
+        if let Ok(id) = ActionId::parse(&slot.job.name()) {
+            self.told_of_end(&id);
         }
         self.queue.remove(job_id);
         self.load.remove(job_id);
@@ -413,7 +418,7 @@ impl Driver {
         }
     }
 
-    /// Lets the jobs that wait for this action look how it ended.
+    /// Lets the jobs that wait for what has this id look how it ended.
     fn told_of_end(&mut self, id: &ActionId) {
         let key = id.key();
         let waits = |slot: &Slot| {

@@ -90,13 +90,20 @@ fn fresh(origin: Origin, verdict: &Verdict, now: Timestamp) -> Job {
 }
 
 /// A new job with the decision about it.
-fn decided(mut job: Job, verdict: &Verdict, rules: &Rules, now: Timestamp) -> Job {
-    let event = match verdict {
-        Verdict::Unsound { cause, message, .. } => return rejected(job, *cause, message, now),
-        Verdict::Sound { action, work } => match approval::decide(action, work.bot.as_ref(), rules) {
-            Decision::Approved { by } => Event::Approved { by },
-            Decision::Waiting { reason } => Event::Awaits { what: reason },
-        },
+fn decided(job: Job, verdict: &Verdict, rules: &Rules, now: Timestamp) -> Job {
+    match verdict {
+        Verdict::Unsound { cause, message, .. } => rejected(job, *cause, message, now),
+        Verdict::Sound { action, work } => {
+            begun(job, approval::decide(action, work.bot.as_ref(), rules), now)
+        }
+    }
+}
+
+/// A new job as the decision about it leaves it: queued, or waiting.
+pub(super) fn begun(mut job: Job, decision: Decision, now: Timestamp) -> Job {
+    let event = match decision {
+        Decision::Approved { by } => Event::Approved { by },
+        Decision::Waiting { reason } => Event::Awaits { what: reason },
     };
     // A new job takes either event, and an approved one may wait for more.
     drop(job.apply(event, now));
@@ -135,7 +142,7 @@ fn duplicate(id: &ActionId, origin: Origin, earlier: &str, claim: Option<Job>, n
 fn blob_of(origin: &Origin) -> Option<&str> {
     match origin {
         Origin::Action { blob, .. } => Some(blob),
-        Origin::Hand { .. } => None,
+        Origin::Submitted { .. } | Origin::Hand { .. } => None,
     }
 }
 

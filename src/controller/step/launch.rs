@@ -13,7 +13,7 @@ use crate::{
         request::{self, Request, Run},
     },
     grant::{self, Grantable},
-    ids::{ActionId, DispatchId},
+    ids::{ActionId, DispatchId, JobId},
     lifecycle::{Cancellation, DEFAULT_TIMEOUT, Ending, Event, Job, Origin, Work},
     nomad,
     outcome::{Cause, Outcome},
@@ -48,6 +48,12 @@ impl Rooms {
     /// Whether an action has succeeded; `None` before it has ended.
     async fn ended_well(&self, id: &ActionId) -> Result<Option<bool>, Error> {
         if let Some(job) = self.store.job_of_action(id).await? {
+            return Ok(job.outcome().map(|outcome| outcome == Outcome::Succeeded));
+        }
+        // Work without an action goes by its job id.
+        if let Ok(job_id) = id.as_str().parse::<JobId>()
+            && let Some(job) = self.store.job(job_id).await?
+        {
             return Ok(job.outcome().map(|outcome| outcome == Outcome::Succeeded));
         }
         Ok(self.store.past_action(id).await?.map(|past| past.succeeded))
@@ -183,6 +189,7 @@ pub(super) fn wanted(work: &Work) -> Vec<Grantable> {
 fn request(job: &Job, dispatch_id: DispatchId, declared: Declared) -> Result<Request, Refused> {
     let (action_id, revision) = match &job.origin {
         Origin::Action { id, revision, .. } => (Some(id.to_string()), Some(revision.clone())),
+        Origin::Submitted { revision, .. } => (None, Some(revision.clone())),
         Origin::Hand { .. } => (None, None),
     };
     let work = &job.work;

@@ -287,7 +287,7 @@ impl Rooms {
     async fn finish(&self, job: &mut Job) -> Result<(), Error> {
         let now = super::now();
         job.apply(Event::Ended, now)?;
-        self.store.finish(job, &result_path(job, &self.actions), now).await?;
+        self.store.finish(job, result_path(job, &self.actions).as_deref(), now).await?;
         let ending = job.ending.as_ref();
         let outcome = ending.map(|ending| format!("{}: {}", ending.cause.outcome(), ending.message));
         self.tell(job, "ended", outcome.unwrap_or_default());
@@ -297,14 +297,15 @@ impl Rooms {
     }
 }
 
-/// Where a job's result file stands.
+/// Where a job's result file stands; submitted work has none.
 #[must_use]
-pub fn result_path(job: &Job, actions: &str) -> String {
+pub fn result_path(job: &Job, actions: &str) -> Option<String> {
     match &job.origin {
         Origin::Action { path, .. } => {
-            action::result_path(path).unwrap_or_else(|| format!("{path}.result.json"))
+            Some(action::result_path(path).unwrap_or_else(|| format!("{path}.result.json")))
         }
-        Origin::Hand { .. } => format!("{actions}/by-hand/{}.result.json", job.job_id),
+        Origin::Submitted { .. } => None,
+        Origin::Hand { .. } => Some(format!("{actions}/by-hand/{}.result.json", job.job_id)),
     }
 }
 

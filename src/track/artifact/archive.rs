@@ -114,6 +114,11 @@ impl Archive {
         Ok(taking)
     }
 
+    /// Removes the artifacts of a job, if there are any.
+    pub async fn forget(&self, job_id: JobId) -> Result<(), Error> {
+        remove_folder(&self.folder.join(job_id.to_string())).await
+    }
+
     /// Removes the artifacts that were put in place longer than `keep` ago (zero keeps them all), and what was
     /// left half taken. Only folders that are named like a job are touched.
     async fn sweep(&self, keep: Duration, now: Timestamp) -> Result<usize, Error> {

@@ -1,0 +1,102 @@
+//! Takes work that has no action file: reads it, and hands it to the driver.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use tokio::sync::oneshot;
+
+use super::driver::{
+    Inbox, Message,
+    submit::{KeyTaken, Recording, Submission},
+};
+use crate::{
+    dispatch::launch::BaseJobs,
+    ids::JobId,
+    intake::{
+        self,
+        submission::{self, Sound, Submitted},
+    },
+    lifecycle::{Job, Origin},
+    ops_repo::{self, OpsRepo},
+    store::{self, IdempotencyKey, KeyUse, Store},
+};
+
+/// What taking submissions needs.
+#[derive(Debug)]
+pub struct Desk {
+    /// The ops repo, which has the formulas.
+    pub repo: Arc<OpsRepo>,
+    /// The memory.
+    pub store: Store,
+    /// Where they go.
+    pub inbox: Inbox,
+    /// What they may ask for.
+    pub rules: intake::Rules,
+    /// The base jobs, some of which run their work as bots.
+    pub base_jobs: BaseJobs,
+}
+
+/// Why a submission is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// A key makes no sense, or does not fit the formula.
+    #[error("{0}")]
+    Invalid(String),
+    /// There is no such formula.
+    #[error("{0}")]
+    UnknownFormula(String),
+    /// Its idempotency key stands for another request.
+    #[error(transparent)]
+    KeyTaken(#[from] KeyTaken),
+    /// The agent has not read the ops repo yet, or is ending.
+    #[error("the agent is starting or ending")]
+    NotNow,
+    /// The ops repo could not be read.
+    #[error("{0}")]
+    OpsRepo(#[source] ops_repo::Error),
+    /// It could not be put on record.
+    #[error("{0}")]
+    Store(#[from] store::Error),
+}
+
+impl Desk {
+    /// Takes an action as JSON from `by`; gives the id of its job once that is on record. The same key with
+    /// the same body gives the same job.
+    pub async fn submit(
+        &self,
+        by: &str,
+        key: Option<IdempotencyKey>,
+        body: Map<String, Value>,
+    ) -> Result<JobId, Refused> {
+        if let Some(key) = &key {
+            match self.store.key_use(key).await? {
+                Some(KeyUse::Same(job_id)) => return Ok(job_id),
+                Some(KeyUse::Other) => return Err(KeyTaken.into()),
+                None => {}
+            }
+        }
+        let revision = self.store.revision().await?.ok_or(Refused::NotNow)?;
+        let job_id = JobId::new();
+        let submitted = Submitted { job_id, by, body };
+        let sound = submission::read(&self.repo, &revision, submitted, &self.rules).await;
+        let Sound { action, mut work } = sound.map_err(|refused| match refused {
+            submission::Refused::Invalid(message) => Refused::Invalid(message),
+            submission::Refused::UnknownFormula(message) => Refused::UnknownFormula(message),
+            submission::Refused::OpsRepo(error) => Refused::OpsRepo(error),
+        })?;
+        let bot = self.base_jobs.declared(&work.base_job).bot(&action.formula, &work.args);
+        work.bot = bot.map_err(|error| {
+            let help = "the argument `bot` names it, and without one the formula";
+            Refused::Invalid(format!("{error}; {help}"))
+        })?;
+        let origin = Origin::Submitted { by: by.to_owned(), revision };
+        let job = Job { job_id, ..Job::new(origin, work, super::now()) };
+        let (reply, answer) = oneshot::channel();
+        let submission = Submission { job: Box::new(job), action: Box::new(action), key, reply };
+        self.inbox.send(Message::Submit(submission)).await.map_err(|_| Refused::NotNow)?;
+        answer.await.map_err(|_| Refused::NotNow)?.map_err(|refused| match refused {
+            Recording::KeyTaken(taken) => taken.into(),
+            Recording::Store(error) => error.into(),
+        })
+    }
+}

@@ -1,0 +1,84 @@
+//! `POST /jobs`: work that comes without a commit.
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{State, rejection::BytesRejection},
+    http::{HeaderMap, HeaderName, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use schemars::{JsonSchema as _, Schema, SchemaGenerator};
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+use super::{App, access::By, jobs::json, problem::Problem, view::Submitted};
+use crate::{action::keys::ActionKeys, controller::submit::Refused, store::IdempotencyKey, telemetry::chain};
+
+/// The header that keeps a repeated request from making a second job.
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// The longest idempotency key, in bytes.
+pub(super) const KEY_LIMIT: usize = 255;
+
+pub(super) async fn submit(
+    State(app): State<App>,
+    by: By,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let body = body?;
+    let by = by.0.0.as_str();
+    let action: Map<String, Value> = json(&body)?;
+    let key = idempotency_key(&headers)?.map(|key| IdempotencyKey {
+        submitter: by.to_owned(),
+        key,
+        digest: Sha256::digest(&body).iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")),
+    });
+    let desk = app.desk.get().ok_or_else(Problem::not_now)?;
+    let job_id = desk.submit(by, key, action).await?.to_string();
+    let place = [(header::LOCATION, format!("/jobs/{job_id}"))];
+    Ok((StatusCode::ACCEPTED, place, Json(Submitted { job_id })).into_response())
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut given = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(first) = given.next() else { return Ok(None) };
+    let text = first.to_str().unwrap_or_default();
+    if given.next().is_some() || text.is_empty() || text.len() > KEY_LIMIT {
+        let detail =
+            format!("Idempotency-Key may stand once, with 1 to {KEY_LIMIT} printable ASCII characters");
+        return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
+    }
+    Ok(Some(text.to_owned()))
+}
+
+/// The schema of a submission: that of an action file, without what such a file alone needs.
+pub(super) fn schema(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = ActionKeys::json_schema(generator);
+    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+        properties.remove("id");
+    }
+    schema.insert("title".to_owned(), "consign submission".into());
+    schema.insert("description".to_owned(), "What should run, and why: an action without an id.".into());
+    schema.insert("required".to_owned(), Value::from(vec!["formula"]));
+    schema
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Invalid(detail) => Self::invalid(detail),
+            Refused::UnknownFormula(detail) => Self::new(StatusCode::NOT_FOUND, detail),
+            Refused::KeyTaken(taken) => Self::new(StatusCode::CONFLICT, taken.to_string()),
+            Refused::NotNow => Self::not_now(),
+            Refused::OpsRepo(error) => {
+                tracing::error!(error = chain(&error), "a submission's formula cannot be read");
+                Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "the formula cannot be read; the agent's log says more",
+                )
+                .with_header(header::RETRY_AFTER, "5")
+            }
+            Refused::Store(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! What a submission means: an action as JSON, without a file, with a formula of the ops repo.
+//!
+//! It is read by the very reader of action files, from the TOML text that says the same.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+use super::{Rules, formulas::AtRevision, refused_receiver, work};
+use crate::{
+    action::Action,
+    diagnostic::Diagnostic,
+    dispatch::shape,
+    ids::{JobId, Revision},
+    lifecycle::Work,
+    ops_repo::{self, OpsRepo},
+    outcome::Cause,
+    validation::{self, Checked},
+    webhook::resolve,
+};
+
+/// An action that was submitted.
+#[derive(Debug)]
+pub struct Submitted<'body> {
+    /// The job's id, which stands for the action's.
+    pub job_id: JobId,
+    /// Who submitted it.
+    pub by: &'body str,
+    /// The action's keys; those that are null count as not given.
+    pub body: Map<String, Value>,
+}
+
+/// A submission that can be launched.
+#[derive(Debug)]
+pub struct Sound {
+    /// The action; its id is the job's.
+    pub action: Action,
+    /// What runs.
+    pub work: Work,
+}
+
+/// Why a submission cannot be launched.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// A key makes no sense, or does not fit the formula.
+    #[error("{0}")]
+    Invalid(String),
+    /// There is no such formula.
+    #[error("{0}")]
+    UnknownFormula(String),
+    /// The ops repo could not be read.
+    #[error("{0}")]
+    OpsRepo(#[from] ops_repo::Error),
+}
+
+/// Reads a submission, with the formula that it names as `revision` has it. What it may ask for
+/// is in `rules`.
+pub async fn read(
+    repo: &OpsRepo,
+    revision: &Revision,
+    submitted: Submitted<'_>,
+    rules: &Rules,
+) -> Result<Sound, Refused> {
+    let path = format!("{}.toml", submitted.job_id);
+    let text = text(submitted).map_err(Refused::Invalid)?;
+    let action = validation::check_action(&path, text.as_bytes()).map_err(|invalid| refused(&invalid))?;
+    let formulas = AtRevision::read(repo, revision, &BTreeSet::from([action.formula])).await?;
+    let valid = match validation::check(&path, text.as_bytes(), &formulas) {
+        Checked::Valid(valid) => valid,
+        Checked::Invalid(invalid) => return Err(refused(&invalid)),
+    };
+    let receivers: BTreeSet<&str> = valid.action.notify.iter().map(String::as_str).collect();
+    let unwelcome = resolve::refused(rules.receivers, &receivers).await;
+    if let Some(refused) = refused_receiver(&valid.action, &unwelcome) {
+        return Err(Refused::Invalid(refused.message));
+    }
+    let decided = shape::decide(&valid.action, &valid.formula, &rules.allowed)
+        .map_err(|refused| Refused::Invalid(format!("`{}`: {}", refused.key, refused.message)))?;
+    let work = work(&valid, decided);
+    Ok(Sound { action: valid.action, work })
+}
+
+/// The action file that says what was submitted.
+fn text(submitted: Submitted<'_>) -> Result<String, String> {
+    let Submitted { job_id, by, mut body } = submitted;
+    if body.contains_key("id") {
+        return Err("`id` is for action files: what is submitted goes by its job id; leave it out".to_owned());
+    }
+    body.values_mut().for_each(leave_nulls_out);
+    body.retain(|_, value| !value.is_null());
+    body.insert("id".to_owned(), job_id.to_string().into());
+    body.entry("context").or_insert_with(|| format!("submitted by {by}").into());
+    body.entry("secrets").or_insert_with(|| Value::Array(Vec::new()));
+    for (key, value) in &body {
+        toml::Value::try_from(value)
+            .map_err(|error| format!("`{}` cannot be read: {error}", key.escape_debug()))?;
+    }
+    toml::to_string(&body).map_err(|error| format!("the action cannot be read: {error}"))
+}
+
+/// Takes the members that are null out of every object: TOML has no null, and none of them says anything.
+fn leave_nulls_out(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.values_mut().for_each(leave_nulls_out);
+            members.retain(|_, member| !member.is_null());
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(leave_nulls_out),
+        _ => {}
+    }
+}
+
+fn refused(invalid: &validation::Invalid) -> Refused {
+    let sentences = invalid.problems.iter().map(|Diagnostic { message, help, .. }| match help {
+        Some(help) => format!("{message} ({help})"),
+        None => message.clone(),
+    });
+    let message = sentences.collect::<Vec<_>>().join("; ");
+    match invalid.cause {
+        Cause::UnknownFormula => Refused::UnknownFormula(message),
+        _ => Refused::Invalid(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::action::{DispatchMode, WhenFull};
+
+    fn written(body: &Value) -> Result<String, String> {
+        let body = body.as_object().unwrap().clone();
+        text(Submitted { job_id: JobId::new(), by: "ann", body })
+    }
+
+    fn action(body: &Value) -> Result<Action, String> {
+        let body = body.as_object().unwrap().clone();
+        let job_id = JobId::new();
+        let text = text(Submitted { job_id, by: "ann", body })?;
+        validation::check_action(&format!("{job_id}.toml"), text.as_bytes())
+            .map_err(|invalid| refused(&invalid).to_string())
+    }
+
+    #[test]
+    fn every_kind_of_key_is_read_as_in_a_file() {
+        let body = json!({
+            "formula": "deploy",
+            "args": { "text": "a \"b\"\n'''c\u{7f}", "model-name": "ä" },
+            "secrets": ["TOKEN"],
+            "mounts": null,
+            "timeout_minutes": 90,
+            "dispatch_mode": "pr",
+            "resources": { "cpu": 100, "memory": null },
+            "constraints": [{ "attribute": "${attr.kernel.name}", "value": "linux" }],
+            "concurrency": { "group": "g", "when_full": "skip" },
+            "not_before": "2027-01-31T22:00:00Z",
+            "env": { "A": "" },
+            "mask": false,
+        });
+        let action = action(&body).unwrap();
+        assert_eq!(action.context, "submitted by ann");
+        assert_eq!(action.args["text"], "a \"b\"\n'''c\u{7f}");
+        assert_eq!(action.timeout.unwrap().0.as_secs(), 90 * 60);
+        assert_eq!(action.dispatch_mode, Some(DispatchMode::Pr));
+        assert_eq!(action.resources.unwrap().cpu, Some(100));
+        assert_eq!(action.constraints.len(), 1);
+        assert_eq!(action.concurrency.unwrap().when_full, WhenFull::Skip);
+        assert!(action.not_before.is_some() && !action.mask);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_its_field() {
+        for (body, field) in [
+            (json!({}), "`formula`"),
+            (json!({ "formula": 1 }), "`formula`"),
+            (json!({ "formula": "a", "id": "b" }), "`id`"),
+            (json!({ "formula": "a", "priority": 101 }), "`priority`"),
+            (json!({ "formula": "a", "priority": u64::MAX }), "`priority`"),
+            (json!({ "formula": "a", "priority": 1.5 }), "`priority`"),
+            (json!({ "formula": "a", "secrets": [null] }), "`secrets`"),
+            (json!({ "formula": "a", "secrets": ["x"] }), "`secrets`"),
+            (json!({ "formula": "a", "context": " " }), "`context`"),
+            (json!({ "formula": "a", "context": "\0" }), "`context`"),
+            (json!({ "formula": "a", "args": { "x": 1 } }), "`x`"),
+            (json!({ "formula": "a", "prority": 1 }), "`priority`"),
+            (json!({ "formula": "a", "\u{1b}[31m": 1 }), "\\u{1b}"),
+        ] {
+            let refused = action(&body).unwrap_err();
+            assert!(refused.contains(field) && !refused.contains('\u{1b}'), "{body}: {refused}");
+        }
+    }
+
+    #[test]
+    fn no_depth_of_nesting_breaks_it() {
+        let mut deep = json!(1);
+        for _ in 0..120 {
+            deep = json!({ "a": [deep] });
+        }
+        assert!(action(&json!({ "formula": "a", "args": deep })).is_err());
+    }
+
+    proptest::proptest! {
+        /// A text comes through as it was given, and nothing in it becomes a key.
+        #[test]
+        fn texts_come_through(text in "\\PC*|[ -~\n\t\r\"'\\\\=\\[\\]]*", name in "[A-Za-z][a-z]{0,5}") {
+            let body = json!({ "formula": "a", "args": { &name: &text } });
+            let written = written(&body).unwrap();
+            let parsed: toml::Table = written.parse().unwrap();
+            proptest::prop_assert_eq!(parsed["args"][&name].as_str(), Some(text.as_str()));
+            proptest::prop_assert_eq!(parsed.len(), 5);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Submitted work: the keys that keep a repeated request from running twice, and its end after a while.
+
+use jiff::Timestamp;
+use sqlx::{Row as _, Sqlite, Transaction};
+
+use super::{Error, Store, failed, jobs::write_job};
+use crate::{
+    ids::JobId,
+    lifecycle::{Job, Origin, Stage},
+};
+
+/// What tells one request of a submitter from another, however often it is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// Whose key it is: two submitters may use the same.
+    pub submitter: String,
+    /// The key.
+    pub key: String,
+    /// The SHA-256 of the request's body, in hexadecimal.
+    pub digest: String,
+}
+
+/// What a key was used for before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyUse {
+    /// For the same request, which made this job.
+    Same(JobId),
+    /// For another request.
+    Other,
+}
+
+impl Store {
+    /// What `key` was used for before; `None` where it is new. It is known for as long as its job.
+    pub async fn key_use(&self, key: &IdempotencyKey) -> Result<Option<KeyUse>, Error> {
+        let mut transaction = self.begin().await?;
+        key_use(&mut transaction, key).await
+    }
+
+    /// Puts a submitted job on record together with its key; where the key was used before it records
+    /// nothing and says for what.
+    pub async fn submit(
+        &self,
+        job: &Job,
+        key: Option<&IdempotencyKey>,
+        now: Timestamp,
+    ) -> Result<Option<KeyUse>, Error> {
+        let mut transaction = self.begin().await?;
+        if let Some(key) = key {
+            if let Some(used) = key_use(&mut transaction, key).await? {
+                return Ok(Some(used));
+            }
+            sqlx::query(
+                "INSERT INTO idempotency_keys (submitter, key, digest, job_id) VALUES ($1, $2, $3, $4)",
+            )
+            .bind(&key.submitter)
+            .bind(&key.key)
+            .bind(&key.digest)
+            .bind(job.job_id.to_string())
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed("write an idempotency key"))?;
+        }
+        write_job(&mut transaction, job, "submitted", now).await?;
+        transaction.commit().await.map_err(failed("commit a submission"))?;
+        Ok(None)
+    }
+
+    /// At most `limit` submitted jobs that ended before `end`, the earliest first.
+    pub async fn submissions_ended(&self, end: Timestamp, limit: i64) -> Result<Vec<JobId>, Error> {
+        let rows = sqlx::query(
+            "SELECT job_id FROM submissions WHERE ended_at < $1 ORDER BY ended_at, job_id LIMIT $2",
+        )
+        .bind(end.as_millisecond())
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed("look for ended submissions"))?;
+        Ok(rows.iter().filter_map(|row| row.get::<String, _>(0).parse().ok()).collect())
+    }
+
+    /// Forgets a submitted job that ended before `end`, with its journal and its key; says whether it did.
+    ///
+    /// Its children and admissions stay known, so that nothing of it is taken for somebody else's and no
+    /// launch gate opens twice.
+    pub async fn forget_submission(&self, job_id: JobId, end: Timestamp) -> Result<bool, Error> {
+        let mut transaction = self.begin().await?;
+        let job_id = job_id.to_string();
+        let gone = sqlx::query("DELETE FROM submissions WHERE job_id = $1 AND ended_at < $2")
+            .bind(&job_id)
+            .bind(end.as_millisecond())
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed("forget a submission"))?
+            .rows_affected();
+        if gone == 0 {
+            return Ok(false);
+        }
+        for query in [
+            "DELETE FROM idempotency_keys WHERE job_id = $1",
+            "DELETE FROM journal WHERE job_id = $1",
+            "DELETE FROM jobs WHERE job_id = $1",
+        ] {
+            sqlx::query(query)
+                .bind(&job_id)
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed("forget a submission"))?;
+        }
+        transaction.commit().await.map_err(failed("commit a forgotten submission"))?;
+        Ok(true)
+    }
+}
+
+async fn key_use(
+    transaction: &mut Transaction<'_, Sqlite>,
+    key: &IdempotencyKey,
+) -> Result<Option<KeyUse>, Error> {
+    let row = sqlx::query("SELECT digest, job_id FROM idempotency_keys WHERE submitter = $1 AND key = $2")
+        .bind(&key.submitter)
+        .bind(&key.key)
+        .fetch_optional(&mut **transaction)
+        .await
+        .map_err(failed("look an idempotency key up"))?;
+    Ok(row.map(|row| {
+        let same = row.get::<String, _>(0) == key.digest;
+        match row.get::<String, _>(1).parse() {
+            Ok(job_id) if same => KeyUse::Same(job_id),
+            _ => KeyUse::Other,
+        }
+    }))
+}
+
+/// Takes down whether submitted work has ended, and when; nothing for other work.
+pub(super) async fn write_end(transaction: &mut Transaction<'_, Sqlite>, job: &Job) -> Result<(), Error> {
+    let Origin::Submitted { .. } = job.origin else { return Ok(()) };
+    let ending = job.ending.as_ref().filter(|_| job.stage == Stage::Ended);
+    sqlx::query(
+        "INSERT INTO submissions (job_id, ended_at) VALUES ($1, $2)
+         ON CONFLICT (job_id) DO UPDATE SET ended_at = excluded.ended_at",
+    )
+    .bind(job.job_id.to_string())
+    .bind(ending.map(|ending| ending.finished_at.as_millisecond()))
+    .execute(&mut **transaction)
+    .await
+    .map_err(failed("write a submission"))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::Revision,
+        lifecycle::{Ending, Event, Work},
+        outcome::Cause,
+    };
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn submitted() -> Job {
+        let revision = Revision::parse(&"a".repeat(40)).unwrap();
+        Job::new(Origin::Submitted { by: "ann".to_owned(), revision }, Work::default(), at(1))
+    }
+
+    fn ended(mut job: Job, second: i64) -> Job {
+        let ending = Ending::without_task(Cause::Cancelled, "no longer wanted", at(second));
+        for event in [Event::Concluded(ending), Event::Withdrawn, Event::Ended] {
+            job.apply(event, at(second)).unwrap();
+        }
+        job
+    }
+
+    fn key(submitter: &str, digest: &str) -> IdempotencyKey {
+        IdempotencyKey { submitter: submitter.to_owned(), key: "k".to_owned(), digest: digest.to_owned() }
+    }
+
+    #[tokio::test]
+    async fn a_key_makes_one_job_of_its_submitter() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).await.unwrap();
+        let (first, second) = (submitted(), submitted());
+        let ann = key("ann", "1");
+        assert_eq!(store.key_use(&ann).await.unwrap(), None);
+        assert_eq!(store.submit(&first, Some(&ann), at(1)).await.unwrap(), None);
+        let same = Some(KeyUse::Same(first.job_id));
+        assert_eq!(store.submit(&second, Some(&ann), at(1)).await.unwrap(), same);
+        assert_eq!(store.key_use(&ann).await.unwrap(), same);
+        assert_eq!(store.submit(&second, Some(&key("ann", "2")), at(1)).await.unwrap(), Some(KeyUse::Other));
+        assert!(store.job(second.job_id).await.unwrap().is_none(), "nothing was recorded");
+        assert_eq!(store.submit(&second, Some(&key("ben", "2")), at(1)).await.unwrap(), None);
+        store.submit(&submitted(), None, at(1)).await.unwrap();
+        assert_eq!(store.live().await.unwrap().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn ended_submissions_are_forgotten_and_nothing_else_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).await.unwrap();
+        let (old, new, live) = (submitted(), submitted(), submitted());
+        store.submit(&old, Some(&key("ann", "1")), at(1)).await.unwrap();
+        store.submit(&new, None, at(1)).await.unwrap();
+        store.submit(&live, None, at(1)).await.unwrap();
+        let hand = Job { origin: Origin::Hand { child: "c".to_owned(), note: None }, ..submitted() };
+        let hand = ended(hand, 10);
+        store.finish(&hand, Some("actions/by-hand/x.result.json"), at(10)).await.unwrap();
+        store.finish(&ended(old.clone(), 10), None, at(10)).await.unwrap();
+        store.finish(&ended(new.clone(), 20), None, at(20)).await.unwrap();
+        assert_eq!(store.pending_results(10).await.unwrap().len(), 1, "only the child's result is pushed");
+
+        assert_eq!(store.submissions_ended(at(15), 10).await.unwrap(), [old.job_id]);
+        assert!(store.forget_submission(old.job_id, at(15)).await.unwrap());
+        for kept in [new.job_id, live.job_id, hand.job_id] {
+            assert!(!store.forget_submission(kept, at(15)).await.unwrap());
+            assert!(store.job(kept).await.unwrap().is_some());
+        }
+        assert!(store.job(old.job_id).await.unwrap().is_none());
+        assert_eq!(store.key_use(&key("ann", "1")).await.unwrap(), None, "the key goes with the job");
+        // What runs again has not ended.
+        store.save(&Job { stage: Stage::Queued, ..new.clone() }, "retried", at(21)).await.unwrap();
+        assert!(store.submissions_ended(at(99), 10).await.unwrap().is_empty());
+    }
+}
