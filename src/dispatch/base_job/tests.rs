@@ -97,6 +97,19 @@ fn what_the_promises_rest_on_is_the_same_in_every_shipped_job() {
         }
         let task = |body: &Body| inner(body, &["job", "group", "task"]);
         let (other, runner) = (task(&other), task(&runner));
+        // How many processes a task may have is each base job's own matter.
+        let closed = |task: &Body| -> Vec<hcl::Structure> {
+            let own = |structure: &hcl::Structure| {
+                structure.as_attribute().is_some_and(|attribute| attribute.key() == "pids_limit")
+            };
+            inner(task, &["config"]).into_iter().filter(|structure| !own(structure)).collect()
+        };
+        let found = closed(&other);
+        assert!(
+            closed(&runner).iter().all(|structure| found.contains(structure)),
+            "{}: {found:?}",
+            job.name()
+        );
         for template in blocks(&runner, "template") {
             let found = blocks(&other, "template").any(|other| other == template);
             let place = attribute(template.body(), "destination");
