@@ -1,7 +1,7 @@
 //! The agent's HTTP server: health, the push webhook of the forge, and the API.
 //!
 //! Reading goes to the store, and for what works right now to Nomad; whatever changes a job is an order to
-//! the driver. [`routes`] is the one list of what there is and who may use it.
+//! the driver. `routes` is the one list of what there is and who may use it.
 
 mod access;
 mod hooks;
