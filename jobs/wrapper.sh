@@ -77,7 +77,8 @@ consign_read_clock() {
   fi
 }
 
-# Arranges in consign_watch that process $1 is ended after $2 seconds: TERM, and 5 s later KILL.
+# Arranges in consign_watch that process $1 is ended after $2 seconds: TERM, and 5 s later KILL; after 0
+# seconds KILL alone.
 # The file $3 is made first, where one is named.
 consign_watch() {
   $consign_session sh -c '
@@ -90,7 +91,8 @@ consign_watch() {
       while [ "$left" -gt 0 ] && kill -0 "$5"; do sleep 1; left=$((left - 1)); done
     fi
     [ "$3" ] && true >"$3"
-    end TERM "$1"
+    # After no time at all it was signalled already, and a second TERM would run its trap a second time.
+    [ "$2" -gt 0 ] && end TERM "$1"
     left=5
     while [ "$left" -gt 0 ] && end 0 "$1"; do sleep 1; left=$((left - 1)); done
     end KILL "$1"

@@ -1,6 +1,7 @@
 //! What the agent's identity is enough for: variants, mounts, and ending what is no longer used.
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::{PermissionsExt as _, chown},
 };
@@ -106,7 +107,11 @@ async fn an_agent_under_nomad_mounts_what_is_configured_and_ends_unused_variants
     let name = policies.as_array().unwrap()[0]["Name"].as_str().unwrap();
     let policy = world.nomad.get(&format!("/v1/acl/policy/{name}")).await.unwrap();
     let rules: Value = hcl::from_str(policy["Rules"].as_str().unwrap()).unwrap();
-    let volumes: Vec<&String> = rules["host_volume"].as_object().unwrap().keys().collect();
-    assert_eq!(volumes, ["deploy-keys", "gpg", "models", "sops", "training"]);
+    let volumes: BTreeSet<&str> =
+        rules["host_volume"].as_object().unwrap().keys().map(String::as_str).collect();
+    let of_base_jobs = ["agent-data", "ops-repo", "project-repos", "training"];
+    let expected: BTreeSet<&str> =
+        of_base_jobs.into_iter().chain(["deploy-keys", "gpg", "models", "sops"]).collect();
+    assert_eq!(volumes, expected);
     own.nomad.stop().await.unwrap();
 }
