@@ -30,7 +30,13 @@ fn let_end(world: &World, id: &str) {
 async fn works(world: &World, id: &str) {
     wait_for(&format!("{id} to work"), LIMIT, async || {
         let lines = world.ledger_lines();
-        if lines.iter().any(|line| line == id) { Ok(()) } else { Err(format!("{lines:?}")) }
+        if !lines.iter().any(|line| line == id) {
+            return Err(format!("{lines:?}"));
+        }
+        // A client that is killed before it has told its server may have forgotten that the task started.
+        let allocations = world.nomad.get("/v1/allocations").await?;
+        let mut statuses = allocations.as_array().into_iter().flatten().map(|found| &found["ClientStatus"]);
+        if statuses.any(|status| status == "pending") { Err(allocations.to_string()) } else { Ok(()) }
     })
     .await;
 }

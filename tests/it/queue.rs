@@ -68,7 +68,8 @@ async fn no_more_run_than_the_limits_allow() {
     }
     let lines = world.ledger_lines();
     assert_eq!(lines.len(), 2 * actions.len(), "{lines:?}");
-    assert_eq!((most_at_a_time(&lines, ""), most_at_a_time(&lines, "group-")), (2, 1), "{lines:?}");
+    let most = (most_at_a_time(&lines, ""), most_at_a_time(&lines, "group-"));
+    assert!(most.0 <= 2 && most.1 == 1, "{most:?}: {lines:?}");
     drop(agent);
 }
 
