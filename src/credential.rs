@@ -5,7 +5,9 @@
 //! any case after a refusal: the agent goes on without a restart.
 
 use std::{
-    fmt, fs, io,
+    fmt,
+    fs::{self, Metadata},
+    io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -32,12 +34,19 @@ struct Present {
 }
 
 /// What tells one content of a file from the next: two of the same length within one tick of the kernel's
-/// clock look alike, and the refusal of the first one tells them apart.
+/// clock look alike where the file is not replaced. For a token the refusal of the first one tells them apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+pub(crate) struct Stamp {
     inode: u64,
     modified: (i64, i64),
     length: u64,
+}
+
+impl Stamp {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
+        let modified = (metadata.mtime(), metadata.mtime_nsec());
+        Self { inode: metadata.ino(), modified, length: metadata.len() }
+    }
 }
 
 impl Credential {
@@ -107,9 +116,7 @@ impl From<SecretString> for Credential {
 }
 
 fn stamp(path: &Path) -> io::Result<Stamp> {
-    let metadata = fs::metadata(path)?;
-    let modified = (metadata.mtime(), metadata.mtime_nsec());
-    Ok(Stamp { inode: metadata.ino(), modified, length: metadata.len() })
+    fs::metadata(path).map(|metadata| Stamp::of(&metadata))
 }
 
 /// Reads a token from a file, without the white space around it. An empty file is an error.

@@ -20,6 +20,7 @@ pub mod doctor;
 pub mod duration;
 pub mod formula;
 pub mod grant;
+pub mod hexadecimal;
 pub mod http;
 pub mod ids;
 pub mod intake;

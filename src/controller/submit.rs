@@ -17,7 +17,7 @@ use crate::{
         submission::{self, Sound, Submitted},
     },
     lifecycle::{Job, Origin},
-    ops_repo::{self, OpsRepo},
+    ops_repo::OpsRepo,
     store::{self, IdempotencyKey, KeyUse, Store},
 };
 
@@ -39,21 +39,15 @@ pub struct Desk {
 /// Why a submission is not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    /// A key makes no sense, or does not fit the formula.
-    #[error("{0}")]
-    Invalid(String),
-    /// There is no such formula.
-    #[error("{0}")]
-    UnknownFormula(String),
+    /// It cannot be launched as it is.
+    #[error(transparent)]
+    Unsound(#[from] submission::Refused),
     /// Its idempotency key stands for another request.
     #[error(transparent)]
     KeyTaken(#[from] KeyTaken),
     /// The agent has not read the ops repo yet, or is ending.
     #[error("the agent is starting or ending")]
     NotNow,
-    /// The ops repo could not be read.
-    #[error("{0}")]
-    OpsRepo(#[source] ops_repo::Error),
     /// It could not be put on record.
     #[error("{0}")]
     Store(#[from] store::Error),
@@ -78,16 +72,12 @@ impl Desk {
         let revision = self.store.revision().await?.ok_or(Refused::NotNow)?;
         let job_id = JobId::new();
         let submitted = Submitted { job_id, by, body };
-        let sound = submission::read(&self.repo, &revision, submitted, &self.rules).await;
-        let Sound { action, mut work } = sound.map_err(|refused| match refused {
-            submission::Refused::Invalid(message) => Refused::Invalid(message),
-            submission::Refused::UnknownFormula(message) => Refused::UnknownFormula(message),
-            submission::Refused::OpsRepo(error) => Refused::OpsRepo(error),
-        })?;
+        let Sound { action, mut work } =
+            submission::read(&self.repo, &revision, submitted, &self.rules).await?;
         let bot = self.base_jobs.declared(&work.base_job).bot(&action.formula, &work.args);
         work.bot = bot.map_err(|error| {
             let help = "the argument `bot` names it, and without one the formula";
-            Refused::Invalid(format!("{error}; {help}"))
+            submission::Refused::Invalid(format!("{error}; {help}"))
         })?;
         let origin = Origin::Submitted { by: by.to_owned(), revision };
         let job = Job { job_id, ..Job::new(origin, work, super::now()) };

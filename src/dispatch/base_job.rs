@@ -10,7 +10,7 @@ use hcl_edit::{
 use sha2::{Digest as _, Sha256};
 
 pub use crate::action::Driver;
-use crate::{diagnostic::Diagnostic, duration::Span};
+use crate::{diagnostic::Diagnostic, duration::Span, hexadecimal};
 
 pub use self::declared::{BOT_KEY, Declared};
 
@@ -195,19 +195,11 @@ impl BaseJob {
                 }
             }
         }
-        let marker = hexadecimal(&Sha256::digest(body.to_string()));
+        let marker = hexadecimal::encode(&Sha256::digest(body.to_string()));
         let job = body.get_blocks_mut("job").next().ok_or_else(missing)?;
         mark(job, &marker);
         Ok(Rendered { hcl: body.to_string(), marker })
     }
-}
-
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Gives an attribute another value and keeps the blanks around it.

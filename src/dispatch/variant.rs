@@ -10,11 +10,14 @@ use hcl_edit::structure::{Block as EditBlock, Body as EditBody};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    base_job::{self, BaseJob, Error, Rendered, Settings, append, hexadecimal, note, runs_wrapper},
+    base_job::{self, BaseJob, Error, Rendered, Settings, append, note, runs_wrapper},
     needs::Needs,
     shape::{Mount, Shape},
 };
-use crate::action::{Constraint, Resources};
+use crate::{
+    action::{Constraint, Resources},
+    hexadecimal,
+};
 
 /// The job meta that names the base job of a variant.
 pub const VARIANT_OF: &str = "consign_variant_of";
@@ -58,7 +61,7 @@ pub fn compile(job: &BaseJob, settings: &Settings, shape: &Shape) -> Result<Pare
         .chain_update([0])
         .chain_update(shape.canonical())
         .finalize();
-    let marker = hexadecimal(&hash);
+    let marker = hexadecimal::encode(&hash);
     let id = format!("{}-{}", job.name(), marker.get(..DIGITS).unwrap_or_default());
     let hcl = shaped(job.name(), &id, &marker, &plain.hcl, shape)?;
     Ok(Parent {

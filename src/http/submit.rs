@@ -12,7 +12,10 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::{App, access::By, jobs::json, problem::Problem, view::Submitted};
-use crate::{action::keys::ActionKeys, controller::submit::Refused, store::IdempotencyKey, telemetry::chain};
+use crate::{
+    action::keys::ActionKeys, controller::submit::Refused, hexadecimal, intake::submission,
+    store::IdempotencyKey, telemetry::chain,
+};
 
 /// The header that keeps a repeated request from making a second job.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -31,7 +34,7 @@ pub(super) async fn submit(
     let key = idempotency_key(&headers)?.map(|key| IdempotencyKey {
         submitter: by.to_owned(),
         key,
-        digest: Sha256::digest(&body).iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")),
+        digest: hexadecimal::encode(&Sha256::digest(&body)),
     });
     let desk = app.desk.get().ok_or_else(Problem::not_now)?;
     let job_id = desk.submit(by, key, action).await?.to_string();
@@ -66,11 +69,13 @@ pub(super) fn schema(generator: &mut SchemaGenerator) -> Schema {
 impl From<Refused> for Problem {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::Invalid(detail) => Self::invalid(detail),
-            Refused::UnknownFormula(detail) => Self::new(StatusCode::NOT_FOUND, detail),
+            Refused::Unsound(submission::Refused::Invalid(detail)) => Self::invalid(detail),
+            Refused::Unsound(submission::Refused::UnknownFormula(detail)) => {
+                Self::new(StatusCode::NOT_FOUND, detail)
+            }
             Refused::KeyTaken(taken) => Self::new(StatusCode::CONFLICT, taken.to_string()),
             Refused::NotNow => Self::not_now(),
-            Refused::OpsRepo(error) => {
+            Refused::Unsound(submission::Refused::OpsRepo(error)) => {
                 tracing::error!(error = chain(&error), "a submission's formula cannot be read");
                 Self::new(
                     StatusCode::SERVICE_UNAVAILABLE,

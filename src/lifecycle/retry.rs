@@ -182,14 +182,18 @@ mod tests {
         }
     }
 
+    fn intended() -> Event {
+        Event::Intended {
+            dispatch_id: DispatchId::new(),
+            parent: "runner".to_owned(),
+            meta: BTreeMap::new(),
+            payload: vec![1],
+        }
+    }
+
     fn attempt(job: &mut Job, cause: Cause, steps: Vec<StepResult>) {
         for event in [
-            Event::Intended {
-                dispatch_id: DispatchId::new(),
-                parent: "runner".to_owned(),
-                meta: BTreeMap::new(),
-                payload: vec![1],
-            },
+            intended(),
             Event::Dispatched { child: "runner/dispatch-1".to_owned() },
             Event::Admitted { allocation: "a".to_owned(), node: "n".to_owned() },
             Event::Granted,
@@ -284,12 +288,7 @@ mod tests {
         job.apply(Event::Retried(job.retry(None, "ann", NOW).unwrap()), NOW).unwrap();
         for tries in 1..=3 {
             for event in [
-                Event::Intended {
-                    dispatch_id: DispatchId::new(),
-                    parent: "runner".to_owned(),
-                    meta: BTreeMap::new(),
-                    payload: vec![],
-                },
+                intended(),
                 Event::Dispatched { child: "c".to_owned() },
                 Event::Concluded(Ending {
                     at_gate: true,
@@ -312,12 +311,7 @@ mod tests {
         let body = Some(Body::Program("exit 1".to_owned()));
         let mut job = Job::new(action(), Work { body, retry: Some(retry), ..Work::default() }, NOW);
         for event in [
-            Event::Intended {
-                dispatch_id: DispatchId::new(),
-                parent: "runner".to_owned(),
-                meta: BTreeMap::new(),
-                payload: vec![],
-            },
+            intended(),
             Event::Dispatched { child: "c".to_owned() },
             Event::Concluded(Ending {
                 log: crate::lifecycle::Excerpt {

@@ -161,6 +161,12 @@ impl Load {
         found.into_iter().map(|(_, job_id)| job_id).collect()
     }
 
+    /// A limit that is reached, and who holds it.
+    pub(super) fn full(&self, scope: Scope, limit: usize) -> Full {
+        let holders = self.holders(&scope).into_iter().map(|job_id| self.name(job_id)).collect();
+        Full { scope, limit, holders }
+    }
+
     fn name(&self, job_id: JobId) -> String {
         self.running.get(&job_id).map(|running| running.name.clone()).unwrap_or_default()
     }
@@ -192,14 +198,8 @@ impl Caps {
         self.reached(candidate, load).is_some()
     }
 
-    /// The limit that keeps a job from being launched, and who holds it: the overall one first.
-    pub(super) fn full(&self, candidate: &Candidate, load: &Load) -> Option<Full> {
-        let (scope, limit) = self.reached(candidate, load)?;
-        let holders = load.holders(&scope).into_iter().map(|job_id| load.name(job_id)).collect();
-        Some(Full { scope, limit, holders })
-    }
-
-    fn reached(&self, candidate: &Candidate, load: &Load) -> Option<(Scope, usize)> {
+    /// The limit that keeps a job from being launched: the overall one first.
+    pub(super) fn reached(&self, candidate: &Candidate, load: &Load) -> Option<(Scope, usize)> {
         let formula =
             candidate.formula.as_ref().map(|name| (Scope::Formula(name.clone()), of(&self.formula, name)));
         let model = candidate.model.as_ref().map(|name| (Scope::Model(name.clone()), of(&self.model, name)));

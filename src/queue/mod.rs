@@ -6,7 +6,7 @@
 mod load;
 mod order;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 
@@ -56,7 +56,7 @@ pub enum Hold {
     /// Nothing: it is launched as soon as the launches under way leave room.
     Turn,
     /// A limit is reached.
-    Full(Full),
+    Full(Arc<Full>),
     /// Another model is loaded.
     Model {
         /// The models that are loaded.
@@ -116,7 +116,18 @@ impl Queue {
     pub fn explain(&self, load: &Load, rules: &Rules, now: Timestamp) -> Vec<(JobId, Hold)> {
         let mut order: Vec<&Candidate> = self.waiting.values().collect();
         order.sort_by_cached_key(|candidate| rank(candidate, load, rules, now));
-        order.into_iter().map(|candidate| (candidate.job_id, hold(candidate, load, rules, now))).collect()
+        // Many wait behind one limit: who holds it is looked up once.
+        let mut limits: BTreeMap<(Scope, usize), Arc<Full>> = BTreeMap::new();
+        let mut hold = |candidate: &Candidate| {
+            if let Some((scope, limit)) = rules.caps.reached(candidate, load) {
+                let full = limits
+                    .entry((scope, limit))
+                    .or_insert_with_key(|(scope, limit)| Arc::new(load.full(scope.clone(), *limit)));
+                return Hold::Full(Arc::clone(full));
+            }
+            order::model_hold(candidate, load, &rules.models, now).unwrap_or(Hold::Turn)
+        };
+        order.into_iter().map(|candidate| (candidate.job_id, hold(candidate))).collect()
     }
 
     /// When the answer of [`Self::next`] may change by time alone; `None` where only the end of a job
@@ -150,13 +161,6 @@ impl Queue {
 
 fn rank(candidate: &Candidate, load: &Load, rules: &Rules, now: Timestamp) -> Rank {
     order::rank(candidate, &rules.ageing, &rules.models, load.loaded(), now)
-}
-
-fn hold(candidate: &Candidate, load: &Load, rules: &Rules, now: Timestamp) -> Hold {
-    if let Some(full) = rules.caps.full(candidate, load) {
-        return Hold::Full(full);
-    }
-    order::model_hold(candidate, load, &rules.models, now).unwrap_or(Hold::Turn)
 }
 
 #[cfg(test)]

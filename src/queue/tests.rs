@@ -140,7 +140,7 @@ fn a_full_limit_names_who_holds_it_and_holds_nobody_else() {
     let rules = Rules::default();
     assert_eq!(
         queue.explain(&load, &rules, at(3)),
-        [(second.job_id, Hold::Full(full)), (free.job_id, Hold::Turn)]
+        [(second.job_id, Hold::Full(Arc::new(full))), (free.job_id, Hold::Turn)]
     );
     assert_eq!(queue.next(&load, &rules, at(3)), Some(free.job_id));
     assert_eq!(queue.next(&load, &rules, at(3)), None);

@@ -1,7 +1,7 @@
 //! The tokens file: replaced as a whole, its owner's alone, and read anew when it has changed.
 
 use std::{
-    fs::{File, Metadata, OpenOptions},
+    fs::{File, OpenOptions},
     io::{self, Read as _, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
@@ -13,7 +13,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::{HolderName, Scope, Token};
-use crate::ids::DispatchId;
+use crate::{credential::Stamp, ids::DispatchId};
 
 /// The largest tokens file that is read, in bytes: some 5,000 tokens.
 const SIZE_LIMIT: u64 = 1024 * 1024;
@@ -65,15 +65,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct TokensFile {
     path: PathBuf,
-    read: Mutex<Option<(Version, Arc<[Token]>)>>,
-}
-
-/// What tells one content of the file from another: each is a file of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Version {
-    inode: u64,
-    modified: (i64, i64),
-    length: u64,
+    read: Mutex<Option<(Stamp, Arc<[Token]>)>>,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -98,9 +90,9 @@ impl TokensFile {
             Err(error) => return Err(self.failed("read")(error)),
         };
         let metadata = file.metadata().map_err(self.failed("read"))?;
-        let version = Version::of(&metadata);
+        let stamp = Stamp::of(&metadata);
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, tokens)) = read.as_ref().filter(|(known, _)| *known == version) {
+        if let Some((_, tokens)) = read.as_ref().filter(|(known, _)| *known == stamp) {
             return Ok(Arc::clone(tokens));
         }
         if metadata.mode() & 0o022 != 0 {
@@ -111,7 +103,7 @@ impl TokensFile {
         let invalid = |source| Error::Invalid { path: self.path.clone(), source: Box::new(source) };
         let content: Content = toml::from_str(&text).map_err(invalid)?;
         let tokens: Arc<[Token]> = content.token.into();
-        *read = Some((version, Arc::clone(&tokens)));
+        *read = Some((stamp, Arc::clone(&tokens)));
         Ok(tokens)
     }
 
@@ -184,16 +176,6 @@ impl TokensFile {
     fn failed(&self, doing: &'static str) -> impl FnOnce(io::Error) -> Error {
         let path = self.path.clone();
         move |source| Error::File { path, doing, source }
-    }
-}
-
-impl Version {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            inode: metadata.ino(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            length: metadata.len(),
-        }
     }
 }
 

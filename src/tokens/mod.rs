@@ -189,7 +189,7 @@ impl TryFrom<String> for Hash {
 
 impl From<Hash> for String {
     fn from(hash: Hash) -> Self {
-        hash.0.iter().fold(Self::new(), |text, byte| format!("{text}{byte:02x}"))
+        crate::hexadecimal::encode(&hash.0)
     }
 }
 

@@ -3,6 +3,8 @@
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
+use crate::hexadecimal;
+
 /// The header that carries the signature.
 pub const HEADER: &str = "X-Consign-Signature";
 
@@ -11,13 +13,8 @@ const PREFIX: &str = "sha256=";
 /// What the header [`HEADER`] says of a body: `sha256=` and 64 hexadecimal digits.
 #[must_use]
 pub fn sign(secret: &[u8], body: &[u8]) -> String {
-    let mut signature = PREFIX.to_owned();
-    for byte in hmac(secret, body).into_iter().flat_map(|hmac| hmac.finalize().into_bytes()) {
-        for digit in [byte >> 4, byte & 0xf] {
-            signature.extend(char::from_digit(digit.into(), 16));
-        }
-    }
-    signature
+    let digits = hmac(secret, body).map(|hmac| hexadecimal::encode(&hmac.finalize().into_bytes()));
+    format!("{PREFIX}{}", digits.unwrap_or_default())
 }
 
 /// Whether `signature`, the content of the header `X-Consign-Signature`, was made of exactly this body with

@@ -9,7 +9,20 @@ use std::{
 /// Levels from low to high. A room may use every room of a lower level, and those on its own level that
 /// [`NEIGHBOURS`] names. A part of a room may stand on a level of its own.
 const LEVELS: &[(&str, &[&str])] = &[
-    ("words", &["credential", "diagnostic", "duration", "ids", "redacted", "retry", "table", "telemetry"]),
+    (
+        "words",
+        &[
+            "credential",
+            "diagnostic",
+            "duration",
+            "hexadecimal",
+            "ids",
+            "redacted",
+            "retry",
+            "table",
+            "telemetry",
+        ],
+    ),
     (
         "pure rooms",
         &[

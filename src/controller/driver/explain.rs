@@ -38,7 +38,8 @@ impl Driver {
 fn words(hold: &Hold) -> String {
     match hold {
         Hold::Turn => "launched next".to_owned(),
-        Hold::Full(Full { scope, limit, holders }) => {
+        Hold::Full(full) => {
+            let Full { scope, limit, holders } = &**full;
             format!("{limit} may run at a time of {scope}, held by {}", some(holders))
         }
         Hold::Model { loaded, until } => {
@@ -59,6 +60,8 @@ fn some(names: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::queue::Scope;
 
@@ -67,7 +70,7 @@ mod tests {
         let holders = (1..=7).map(|number| format!("train-{number}")).collect();
         let full = Full { scope: Scope::Formula("train".to_owned()), limit: 7, holders };
         assert_eq!(
-            words(&Hold::Full(full)),
+            words(&Hold::Full(Arc::new(full))),
             "7 may run at a time of the formula train, held by train-1, train-2, train-3, train-4, train-5 and 2 more"
         );
     }

@@ -202,8 +202,7 @@ fn random_token() -> Result<SecretString, Error> {
     let mut bytes = [0_u8; 16];
     getrandom(&mut bytes, GetRandomFlags::empty())
         .map_err(|source| Error::System { what: "a random number", source: source.into() })?;
-    let text = bytes.iter().fold(String::from("dev-"), |text, byte| format!("{text}{byte:02x}"));
-    Ok(text.into())
+    Ok(format!("dev-{}", crate::hexadecimal::encode(&bytes)).into())
 }
 
 #[cfg(test)]

@@ -123,7 +123,7 @@ fn it_learns_and_releases_the_same_model_with_every_awk() {
 
         let model = training.data("model/model.txt");
         let manifest: Value = serde_json::from_slice(&training.data("model/manifest.json")).unwrap();
-        let digest = super::hexadecimal(&<sha2::Sha256 as sha2::Digest>::digest(&model));
+        let digest = crate::hexadecimal::encode(&<sha2::Sha256 as sha2::Digest>::digest(&model));
         assert_eq!((&manifest["sha256"], &manifest["action"]), (&Value::from(digest), &Value::from("train")));
         let text = String::from_utf8_lossy(&ending.output);
         assert!(text.contains("the model says: the "), "{awk}: {text}");

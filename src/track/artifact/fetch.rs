@@ -1,9 +1,6 @@
 //! Fetches one file, piece by piece, and tells its SHA-256.
 
-use std::{
-    fmt::Write as _,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
@@ -11,6 +8,7 @@ use tokio::io::AsyncWriteExt as _;
 use super::{WORKING_DIRECTORY, archive::Taking};
 use crate::{
     artifact::{Chosen, Kind},
+    hexadecimal,
     nomad::{self, Client},
     retry::Pause,
     telemetry::chain,
@@ -111,7 +109,7 @@ impl Source<'_> {
         }
         place.flush().await.map_err(|error| Refusal::unwritable(&error))?;
         place.sync_all().await.map_err(|error| Refusal::unwritable(&error))?;
-        Ok(hexadecimal(&hash.finalize()))
+        Ok(hexadecimal::encode(&hash.finalize()))
     }
 
     /// Whether there is time, and room on the disk for `more` bytes.
@@ -122,12 +120,4 @@ impl Source<'_> {
         let free = taking.free().map_err(|error| Refusal::unwritable(&error))?;
         if free < self.reserve.saturating_add(more) { Err(Refusal::plain(Kind::Room)) } else { Ok(()) }
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
