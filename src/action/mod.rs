@@ -15,6 +15,7 @@ use crate::{
     outcome::Cause,
 };
 
+pub mod after;
 pub mod environment;
 pub mod fields;
 pub mod file;

@@ -274,6 +274,7 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
         ready: Arc::clone(&ready),
         secret,
         tokens: TokensFile::new(config.tokens_file()),
+        limits: http::Limits::new(config.server.rate),
         store: store.clone(),
         nomad: Arc::clone(&nomad),
         live: http::Live::new(Arc::clone(&nomad)),

@@ -1,18 +1,21 @@
 //! `consign jobs`, `show`, `logs`, `cancel` and `retry`: what the running agent knows, and what it is asked.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap_complete::ArgValueCompleter;
 use jiff::Timestamp;
 
 use super::{
-    Outcome, Surroundings, output, remote,
+    Outcome, Surroundings, completions, output, remote,
     table::{Cell, GREEN, RED, Table, YELLOW, plain},
 };
 use crate::{
     client::Client,
+    duration::Span,
     http::view::{JobDetails, JobSummary},
     lifecycle::Phase,
+    queue::estimate::Estimate,
 };
 
 #[derive(Debug, clap::Args)]
@@ -33,6 +36,7 @@ pub(super) struct List {
 #[derive(Debug, clap::Args)]
 pub(super) struct One {
     /// A job id, or an action id.
+    #[arg(add = ArgValueCompleter::new(completions::jobs))]
     id: String,
     /// Print JSON.
     #[arg(long)]
@@ -44,6 +48,7 @@ pub(super) struct One {
 #[derive(Debug, clap::Args)]
 pub(super) struct Logs {
     /// A job id, or an action id.
+    #[arg(add = ArgValueCompleter::new(completions::jobs))]
     id: String,
     /// Go on until the job has ended.
     #[arg(short, long)]
@@ -154,7 +159,8 @@ fn optional<T: ToString>(value: Option<&T>) -> String {
 }
 
 fn table(jobs: &[JobSummary]) -> Table {
-    let mut table = Table::new(&["id", "state", "cause", "exit", "formula", "submitted", "why"]);
+    let now = Timestamp::now();
+    let mut table = Table::new(&["id", "state", "cause", "exit", "formula", "submitted", "estimate", "why"]);
     for job in jobs {
         table.row(vec![
             Cell::new(name(job)),
@@ -163,10 +169,22 @@ fn table(jobs: &[JobSummary]) -> Table {
             Cell::new(optional(job.exit_code.as_ref())),
             Cell::new(job.formula.clone().unwrap_or_default()),
             Cell::new(output::time(job.submitted_at)),
+            Cell::new(job.estimate.map(|estimate| expected(estimate, now)).unwrap_or_default()),
             Cell::new(job.waits_for.as_ref().or(job.error.as_ref()).cloned().unwrap_or_default()),
         ]);
     }
     table
+}
+
+/// What an estimate says of the next thing to come, such as `starts in 5m`.
+fn expected(estimate: Estimate, now: Timestamp) -> String {
+    let Estimate { starts_at, finishes_at } = estimate;
+    let next = starts_at.map(|at| ("starts", at)).or_else(|| finishes_at.map(|at| ("ends", at)));
+    let Some((what, at)) = next else { return String::new() };
+    let left = Duration::try_from(at.duration_since(now)).unwrap_or_default().as_secs();
+    // Nobody counts the seconds of hours.
+    let left = if left < 600 { left } else { left / 60 * 60 };
+    if left == 0 { format!("{what} now") } else { format!("{what} in {}", Span::from_secs(left)) }
 }
 
 /// All that is known of a job, one thing a line, and its attempts and steps as tables.
@@ -199,6 +217,9 @@ fn details(job: &JobDetails, colour: bool) -> String {
     fact("submitted", output::time(summary.submitted_at));
     fact("started", time(summary.started_at));
     fact("finished", time(summary.finished_at));
+    let estimate = summary.estimate.unwrap_or_default();
+    fact("may start", time(estimate.starts_at));
+    fact("may end", time(estimate.finishes_at));
     let mut text = facts.render(colour).trim_start().to_owned();
     if !job.attempts.is_empty() {
         let mut attempts = Table::new(&["attempt", "cause", "exit", "node", "started", "finished", "child"]);
@@ -232,4 +253,25 @@ fn steps(job: &JobDetails) -> Table {
         steps.row(vec![Cell::new(name.as_str()), Cell::coloured("runs", Some(YELLOW))]);
     }
     steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_estimate_says_what_comes_next() {
+        let at = |second| Some(Timestamp::from_second(second).unwrap());
+        let now = Timestamp::from_second(100).unwrap();
+        for (starts, finishes, said) in [
+            (at(100), at(400), "starts now"),
+            (at(145), None, "starts in 45s"),
+            (at(4000), None, "starts in 1h5m"),
+            (None, at(220), "ends in 2m"),
+            (None, at(90), "ends now"),
+            (None, None, ""),
+        ] {
+            assert_eq!(expected(Estimate { starts_at: starts, finishes_at: finishes }, now), said);
+        }
+    }
 }

@@ -4,10 +4,12 @@
 
 mod agent;
 mod bootstrap;
+mod completions;
 mod doctor;
 mod init;
 mod jobs;
 mod output;
+mod pause;
 mod remote;
 mod secret;
 mod submit;
@@ -17,7 +19,7 @@ mod validate;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use secrecy::SecretString;
 
@@ -65,6 +67,10 @@ enum Command {
     Cancel(jobs::One),
     /// Run a job again that was launched and ended without success.
     Retry(jobs::Retry),
+    /// Launch nothing more, also after a restart; what is launched goes on, and work is still taken.
+    Pause(pause::Pause),
+    /// Let a paused queue go on.
+    Resume(pause::Resume),
     /// Make, list and revoke the bearer tokens of the HTTP API, on the agent's machine.
     #[command(subcommand)]
     Token(token::Command),
@@ -73,7 +79,7 @@ enum Command {
         /// Of what.
         kind: SchemaKind,
     },
-    /// Print the completions for a shell.
+    /// Print the completions for a shell, ids and formulas included: `source <(consign completions bash)`.
     Completions {
         /// Which shell.
         shell: Shell,
@@ -108,6 +114,12 @@ struct Surroundings {
 }
 
 impl Surroundings {
+    fn new(config_path: Option<PathBuf>) -> Self {
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        Self { config_path, environment: environment.collect() }
+    }
+
     fn config(&self) -> Result<Config, config::Error> {
         config::load(self.config_path.as_deref(), &self.environment)
     }
@@ -132,14 +144,12 @@ impl Surroundings {
 /// Runs the command that the process was given.
 #[must_use]
 pub fn run() -> ExitCode {
+    if let Some(ended) = completions::answered() {
+        return ended;
+    }
     let arguments = Arguments::parse();
     telemetry::start(!matches!(&arguments.command, Command::Agent(agent) if !agent.dev));
-    let surroundings = Surroundings {
-        config_path: arguments.config,
-        environment: std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect(),
-    };
+    let surroundings = Surroundings::new(arguments.config);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -169,6 +179,8 @@ async fn perform(command: Command, surroundings: &Surroundings) -> Outcome {
         Command::Logs(arguments) => jobs::logs(&arguments, surroundings).await,
         Command::Cancel(arguments) => jobs::cancel(&arguments, surroundings).await,
         Command::Retry(arguments) => jobs::retry(&arguments, surroundings).await,
+        Command::Pause(arguments) => pause::pause(&arguments, surroundings).await,
+        Command::Resume(arguments) => pause::resume(&arguments, surroundings).await,
         Command::Token(command) => token::run(command, surroundings),
         Command::Schema { kind } => {
             let schema = match kind {
@@ -181,17 +193,14 @@ async fn perform(command: Command, surroundings: &Surroundings) -> Outcome {
             output::line(&serde_json::to_string_pretty(&schema)?);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Arguments::command(), "consign", &mut script);
-            output::text(&String::from_utf8_lossy(&script));
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Completions { shell } => completions::run(shell),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
 
     #[test]

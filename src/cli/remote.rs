@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use super::{Failure, Surroundings};
 use crate::{client::Client, config, dev::Whereabouts};
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(super) struct Arguments {
     /// The agent's address; without it `CONSIGN_ADDR`, then the configured [server] listen.
     #[arg(long, value_name = "ADDRESS")]

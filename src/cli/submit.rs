@@ -10,10 +10,11 @@ use std::{
     time::Duration,
 };
 
+use clap_complete::ArgValueCompleter;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep};
 
-use super::{Failure, Outcome, Surroundings, jobs, output, remote, table::plain};
+use super::{Failure, Outcome, Surroundings, completions, jobs, output, remote, table::plain};
 use crate::{
     client::{Client, Error},
     http::view::{JobDetails, Submitted},
@@ -36,7 +37,7 @@ pub(super) struct Submission {
     #[arg(required_unless_present = "formula", conflicts_with_all = ["formula", "arg", "secret", "context", "blast_radius"])]
     file: Option<PathBuf>,
     /// The formula that runs.
-    #[arg(long)]
+    #[arg(long, add = ArgValueCompleter::new(completions::formulas))]
     formula: Option<String>,
     /// An argument for the formula; may stand more than once.
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]

@@ -7,12 +7,21 @@ use std::{
 
 use serde_json::json;
 
-use super::{Outcome, Surroundings, output};
+use super::{Failure, Outcome, Surroundings, output};
 use crate::{
-    agent, config,
+    agent,
+    config::{self, Config},
     diagnostic::Located,
-    dispatch::base_job::BaseJob,
-    validation::{disk, tree::FileKind},
+    dispatch::{
+        base_job::BaseJob,
+        launch::BaseJobs,
+        shape::{self, Allowed},
+    },
+    intake,
+    validation::{
+        Valid, disk,
+        tree::{FileKind, FileReport},
+    },
 };
 
 #[derive(Debug, clap::Args)]
@@ -49,13 +58,16 @@ pub(super) fn run(arguments: &Arguments, surroundings: &Surroundings) -> Outcome
             files.push(path.clone());
         }
     }
-    // The folders' names are the configuration's where it is sound, and else the defaults.
-    let (actions, formulas) = surroundings.config().map_or_else(
-        |_| ("actions".to_owned(), "formulas".to_owned()),
-        |config| (config.ops.actions, config.ops.formulas),
-    );
+    // The folders' names and what may be asked for are the configuration's where it is sound, and else the
+    // defaults.
+    let (config, configured) = match surroundings.config() {
+        Ok(config) => (config, config::find(surroundings.config_path.as_deref()).is_some()),
+        Err(_) => (config::read("defaults", "", &config::Environment::new())?, false),
+    };
+    let agent = Agent::new(&config, configured)?;
     let colour = output::colour() && !arguments.json;
-    for report in disk::validate_paths(&files, &actions, &formulas)? {
+    for mut report in disk::validate_paths(&files, &config.ops.actions, &config.ops.formulas)? {
+        agent.check(&mut report);
         let kind = match report.kind {
             FileKind::Action => "action",
             FileKind::Formula => "formula",
@@ -68,13 +80,41 @@ pub(super) fn run(arguments: &Arguments, surroundings: &Surroundings) -> Outcome
     Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn configuration(path: &Path, surroundings: &Surroundings) -> Result<Report, super::Failure> {
+/// What the agent knows and an ops repo does not say.
+struct Agent {
+    base_jobs: BaseJobs,
+    /// What may be asked for; `None` where there is no configuration to say so.
+    allowed: Option<Allowed>,
+}
+
+impl Agent {
+    fn new(config: &Config, configured: bool) -> Result<Self, Failure> {
+        let allowed = configured.then(|| agent::allowed(config));
+        Ok(Self { base_jobs: agent::base_jobs(config)?, allowed })
+    }
+
+    /// Takes down what the agent would refuse although the files are valid.
+    fn check(&self, report: &mut FileReport) {
+        let Some(Valid { action, formula, args, .. }) = report.valid.as_deref().cloned() else { return };
+        if let Some(allowed) = &self.allowed
+            && let Err(refused) = shape::decide(&action, &formula, allowed)
+        {
+            report.refuse(refused.key, refused.message);
+        }
+        let declared = self.base_jobs.declared(&intake::base_job(&action, &formula));
+        if let Err(error) = declared.bot(&action.formula, &args) {
+            report.refuse("args", error.to_string());
+        }
+    }
+}
+
+fn configuration(path: &Path, surroundings: &Surroundings) -> Result<Report, Failure> {
     let file = path.display().to_string();
     let checked = config::load(Some(path), &surroundings.environment);
     let problem = match &checked {
         Ok(config) => agent::base_jobs(config).err().map(|error| error.to_string()),
         Err(config::Error::Invalid { rendered }) => Some(rendered.clone()),
-        Err(error) => return Err(super::Failure(crate::telemetry::chain(error))),
+        Err(error) => return Err(Failure(crate::telemetry::chain(error))),
     };
     let problems = problem.iter().map(|message| Located {
         file: file.clone(),
@@ -91,10 +131,10 @@ fn configuration(path: &Path, surroundings: &Surroundings) -> Result<Report, sup
     })
 }
 
-fn base_job(path: &Path) -> Result<Report, super::Failure> {
+fn base_job(path: &Path) -> Result<Report, Failure> {
     let file = path.display().to_string();
     let text = std::fs::read_to_string(path)
-        .map_err(|error| super::Failure(format!("cannot read {}: {error}", path.display())))?;
+        .map_err(|error| Failure(format!("cannot read {}: {error}", path.display())))?;
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let problems = BaseJob::read(name.trim_end_matches(".nomad.hcl"), &text).err().unwrap_or_default();
     let rendered: Vec<String> =
@@ -103,7 +143,7 @@ fn base_job(path: &Path) -> Result<Report, super::Failure> {
     Ok(Report { problems, kind: "base job", rendered: rendered.join("\n\n"), file })
 }
 
-fn print(reports: &[Report], as_json: bool) -> Result<(), super::Failure> {
+fn print(reports: &[Report], as_json: bool) -> Result<(), Failure> {
     let bad = reports.iter().filter(|report| !report.problems.is_empty()).count();
     if as_json {
         let files: Vec<_> = reports

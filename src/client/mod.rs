@@ -6,11 +6,15 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     http::{
         submit::IDEMPOTENCY_KEY,
-        view::{JobDetails, JobList, JobSummary, ProblemDocument, RetryRequest, Submitted},
+        view::{
+            FormulaList, JobDetails, JobList, JobSummary, PauseRequest, PauseState, ProblemDocument,
+            RetryRequest, Submitted,
+        },
     },
     lifecycle::Phase,
 };
@@ -183,6 +187,22 @@ impl Client {
         self.read(request.json(&RetryRequest { from_step })).await
     }
 
+    /// The formulas of the ops repo.
+    pub async fn formulas(&self) -> Result<FormulaList, Error> {
+        self.read(self.request(Method::GET, "/formulas")).await
+    }
+
+    /// Has it launch nothing more.
+    pub async fn pause(&self, reason: &str) -> Result<PauseState, Error> {
+        let reason = reason.to_owned();
+        self.read(self.request(Method::POST, "/pause").json(&PauseRequest { reason })).await
+    }
+
+    /// Has it go on.
+    pub async fn resume(&self) -> Result<PauseState, Error> {
+        self.read(self.request(Method::POST, "/resume")).await
+    }
+
     fn logs_of(&self, id: &str) -> RequestBuilder {
         self.request(Method::GET, &format!("/jobs/{}/logs", escape(id)))
     }
@@ -204,14 +224,7 @@ impl Client {
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
         let address = || self.address.clone();
-        let response = request.send().await.map_err(|source| {
-            let source = source.without_url();
-            if source.is_connect() {
-                Error::Unreachable { address: address(), source }
-            } else {
-                Error::Broken { address: address(), source }
-            }
-        })?;
+        let response = self.answer(request).await?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -233,6 +246,26 @@ impl Client {
             StatusCode::FORBIDDEN => Error::Scope { detail },
             status => Error::Refused { status, detail },
         })
+    }
+
+    /// What the agent answers, asked again after the time that it names where that was too often.
+    async fn answer(&self, mut request: RequestBuilder) -> Result<Response, Error> {
+        let began = Instant::now();
+        loop {
+            let again = request.try_clone();
+            let response = request.send().await.map_err(|source| {
+                let (address, source) = (self.address.clone(), source.without_url());
+                if source.is_connect() {
+                    Error::Unreachable { address, source }
+                } else {
+                    Error::Broken { address, source }
+                }
+            })?;
+            let wait = retry_after(&response).filter(|wait| began.elapsed() + *wait < TIME_LIMIT);
+            let (Some(wait), Some(next)) = (wait, again) else { return Ok(response) };
+            sleep(wait).await;
+            request = next;
+        }
     }
 
     fn broken(&self, source: reqwest::Error) -> Error {
@@ -267,6 +300,12 @@ impl LogStream {
         };
         Ok(self.response.chunk().await.map_err(broken)?.map(|piece| piece.to_vec()))
     }
+}
+
+/// How long to wait where an agent says that it was asked too often.
+fn retry_after(response: &Response) -> Option<Duration> {
+    let seconds = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    (response.status() == StatusCode::TOO_MANY_REQUESTS).then(|| Duration::from_secs(seconds))
 }
 
 /// Makes whatever was given as an id one segment of a path.

@@ -178,6 +178,7 @@ pub struct Server {
     #[schemars(with = "String")]
     pub listen: SocketAddr,
     pub tokens_file: PathBuf,
+    pub rate: u32,
 }
 
 /// The agent's own folder.

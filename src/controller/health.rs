@@ -1,9 +1,12 @@
-//! What is in trouble: read by the health endpoints, written by whoever meets trouble.
+//! What is in trouble, and whether launching is paused: read by the health endpoints, written by whoever meets
+//! trouble and by the driver.
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, RwLock},
 };
+
+use crate::queue::Paused;
 
 /// What can be in trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,10 +25,11 @@ pub enum Subject {
     Store,
 }
 
-/// The troubles of the moment, one at most for each subject.
+/// The troubles of the moment, one at most for each subject, and the pause, which is none.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
     troubles: Arc<RwLock<BTreeMap<Subject, String>>>,
+    paused: Arc<RwLock<Option<Paused>>>,
 }
 
 impl Subject {
@@ -70,6 +74,19 @@ impl Health {
         {
             tracing::info!(subject = subject.as_str(), "recovered");
         }
+    }
+
+    /// Takes down that launching is paused, or goes on.
+    pub fn pause(&self, paused: Option<Paused>) {
+        if let Ok(mut known) = self.paused.write() {
+            *known = paused;
+        }
+    }
+
+    /// Who paused the launching, where somebody did.
+    #[must_use]
+    pub fn paused(&self) -> Option<Paused> {
+        self.paused.read().ok()?.clone()
     }
 
     /// Whether a subject is in trouble.

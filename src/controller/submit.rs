@@ -11,9 +11,9 @@ use super::driver::{
 };
 use crate::{
     dispatch::launch::BaseJobs,
-    ids::JobId,
+    ids::{JobId, Revision},
     intake::{
-        self,
+        self, Listed,
         submission::{self, Sound, Submitted},
     },
     lifecycle::{Job, Origin},
@@ -54,6 +54,13 @@ pub enum Refused {
 }
 
 impl Desk {
+    /// The formulas that submissions may use, and the revision that has them.
+    pub async fn formulas(&self) -> Result<(Revision, Vec<Listed>), Refused> {
+        let revision = self.store.revision().await?.ok_or(Refused::NotNow)?;
+        let formulas = intake::list(&self.repo, &revision).await.map_err(submission::Refused::OpsRepo)?;
+        Ok((revision, formulas))
+    }
+
     /// Takes an action as JSON from `by`; gives the id of its job once that is on record. The same key with
     /// the same body gives the same job.
     pub async fn submit(
@@ -75,10 +82,7 @@ impl Desk {
         let Sound { action, mut work } =
             submission::read(&self.repo, &revision, submitted, &self.rules).await?;
         let bot = self.base_jobs.declared(&work.base_job).bot(&action.formula, &work.args);
-        work.bot = bot.map_err(|error| {
-            let help = "the argument `bot` names it, and without one the formula";
-            submission::Refused::Invalid(format!("{error}; {help}"))
-        })?;
+        work.bot = bot.map_err(|error| submission::Refused::Invalid(error.to_string()))?;
         let origin = Origin::Submitted { by: by.to_owned(), revision };
         let job = Job { job_id, ..Job::new(origin, work, super::now()) };
         let (reply, answer) = oneshot::channel();

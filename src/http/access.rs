@@ -1,10 +1,10 @@
 //! Who may use a route: bearer tokens (RFC 6750) and their scopes.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Extension,
-    extract::{Request, State},
+    extract::{ConnectInfo, Request, State},
     http::{HeaderMap, StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Response},
@@ -22,6 +22,8 @@ use crate::{
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
+    /// Whoever reaches it, as often as they like: what watches the agent must not be kept from it.
+    Probe,
     /// Whoever reaches it.
     Open,
     /// Whoever has a token with this scope.
@@ -38,19 +40,36 @@ pub(super) type By = Extension<Holder>;
 /// A handler behind its guard.
 pub(super) fn guarded(handler: MethodRouter<App>, access: Access, rooms: &Arc<Rooms>) -> MethodRouter<App> {
     match access {
-        Access::Open => handler,
+        Access::Probe => handler,
+        Access::Open => handler.route_layer(from_fn_with_state(Arc::clone(rooms), count)),
         Access::Scope(scope) => {
             handler.route_layer(from_fn_with_state((Arc::clone(rooms), scope), authorize))
         }
     }
 }
 
+/// Holds an address to the rate; the body has not been read yet.
+async fn count(
+    State(app): State<App>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    app.limits.address(peer.ip())?;
+    Ok(next.run(request).await)
+}
+
 async fn authorize(
     State((app, scope)): State<(App, Scope)>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    let holder = authorized(&app, scope, request.headers())?;
+    let holder = match authorized(&app, scope, request.headers()) {
+        Ok(holder) => holder,
+        Err(refused) => return Err(app.limits.address(peer.ip()).err().unwrap_or(refused)),
+    };
+    app.limits.holder(&holder)?;
     request.extensions_mut().insert(Holder(holder));
     Ok(next.run(request).await.into_response())
 }

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     controller::driver::{
-        Explanation, Message,
+        Explained, Explanation, Message,
         operate::{Order, Refused, Wish},
     },
     ids::{ActionId, JobId},
@@ -63,9 +63,9 @@ pub(super) async fn list(
     let next = jobs.last().filter(|_| more).map(|job| job.job_id.to_string());
     let explanation = explanation(&app, jobs.iter()).await;
     let jobs = jobs.iter().map(|job| {
-        let summary = JobSummary::of(job);
-        let waits_for = explanation.get(&job.job_id).cloned().or(summary.waits_for);
-        JobSummary { waits_for, ..summary }
+        let mut summary = JobSummary::of(job);
+        explain(&mut summary, explanation.get(&job.job_id));
+        summary
     });
     Ok(Json(JobList { jobs: jobs.collect(), next }))
 }
@@ -75,17 +75,24 @@ pub(super) async fn show(State(app): State<App>, id: PathId) -> Result<Json<JobD
     let job = find(&app, &id).await?;
     let live = app.live.steps(&job).await;
     let mut details = JobDetails::of(&job, live);
-    if let Some(what) = explanation(&app, [&job].into_iter()).await.remove(&job.job_id) {
-        details.summary.waits_for = Some(what);
-    }
+    explain(&mut details.summary, explanation(&app, [&job].into_iter()).await.get(&job.job_id));
     Ok(Json(details))
 }
 
-/// What jobs wait for, where any of `jobs` has no task yet. A driver that is starting, ending or busy tells
-/// nothing.
+/// Adds to a job's record what the driver knows of it.
+fn explain(summary: &mut JobSummary, explained: Option<&Explained>) {
+    let Some(Explained { waits_for, estimate }) = explained else { return };
+    if waits_for.is_some() {
+        summary.waits_for.clone_from(waits_for);
+    }
+    summary.estimate = *estimate;
+}
+
+/// What jobs wait for and when they may start and end, where any of `jobs` has not ended. A driver that is
+/// starting, ending or busy tells nothing.
 async fn explanation(app: &Rooms, mut jobs: impl Iterator<Item = &Job>) -> Explanation {
     let Some(driver) = app.driver.get() else { return Explanation::default() };
-    if !jobs.any(|job| matches!(job.phase(), Phase::Queued | Phase::Loading)) {
+    if !jobs.any(|job| job.outcome().is_none()) {
         return Explanation::default();
     }
     let asked = async {

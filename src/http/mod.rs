@@ -4,12 +4,15 @@
 //! the driver. `routes` is the one list of what there is and who may use it.
 
 mod access;
+mod formulas;
 mod hooks;
 mod jobs;
 mod live;
 mod logs;
 pub mod openapi;
+mod pause;
 mod problem;
+mod rate;
 mod routes;
 mod scrape;
 pub mod submit;
@@ -36,7 +39,7 @@ use serde_json::json;
 use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
-pub use self::{hooks::HookSecret, live::Live, scrape::Scrape};
+pub use self::{hooks::HookSecret, live::Live, rate::Limits, scrape::Scrape};
 use self::{problem::Problem, routes::Route};
 use crate::{
     controller::{driver::Inbox, health::Health, submit::Desk},
@@ -63,6 +66,8 @@ pub struct Rooms {
     pub secret: HookSecret,
     /// Who may use the API.
     pub tokens: TokensFile,
+    /// How often they may.
+    pub limits: Limits,
     /// The record of all jobs.
     pub store: Store,
     /// Where logs are while their tasks run.
@@ -130,9 +135,12 @@ async fn readyz(State(app): State<App>) -> Response {
 
 async fn health(State(app): State<App>) -> Response {
     let reasons = app.health.reasons();
-    if reasons.is_empty() {
-        Json(json!({ "status": "ok", "degraded": false })).into_response()
-    } else {
-        Json(json!({ "status": "ok", "degraded": true, "reasons": reasons })).into_response()
+    let mut document = json!({ "status": "ok", "degraded": !reasons.is_empty() });
+    if !reasons.is_empty() {
+        document["reasons"] = reasons.into();
     }
+    if let Some(paused) = app.health.paused() {
+        document["paused"] = json!(paused);
+    }
+    Json(document).into_response()
 }

@@ -52,8 +52,10 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator) -> Value {
     let mut responses: Map<String, Value> =
         route.answers.iter().map(|answer| (answer.status.to_string(), response(answer, schemas))).collect();
     let mut refused = route.problems.clone();
-    if route.access != Access::Open {
-        refused.extend([400, 401, 403, 503]);
+    match route.access {
+        Access::Probe => {}
+        Access::Open => refused.push(429),
+        Access::Scope(_) => refused.extend([400, 401, 403, 429, 503]),
     }
     for status in refused {
         responses.insert(status.to_string(), refusal(status, schemas));
@@ -122,6 +124,7 @@ const fn why(status: u16) -> &'static str {
         409 => "the job is not in a state for it, or the idempotency key stands for another request",
         413 => "the body is too large",
         422 => "a parameter or a field makes no sense",
+        429 => "that was too often; Retry-After says how many seconds to wait",
         500 => "the agent's store failed",
         _ => "the agent is starting, ending, or in trouble",
     }

@@ -11,10 +11,10 @@ use schemars::{Schema, SchemaGenerator};
 use super::{
     App,
     access::Access,
-    health, hooks,
+    formulas, health, hooks,
     jobs::{self, PAGE_LIMIT},
-    logs, openapi, readyz, scrape, submit,
-    view::{JobDetails, JobList, RetryRequest, Submitted},
+    logs, openapi, pause, readyz, scrape, submit,
+    view::{FormulaList, JobDetails, JobList, PauseRequest, PauseState, RetryRequest, Submitted},
 };
 use crate::{lifecycle::Phase, tokens::Scope};
 
@@ -71,23 +71,24 @@ pub(super) enum Content {
 pub(super) fn table() -> Vec<Route> {
     let read = Access::Scope(Scope::Read);
     let may_submit = Access::Scope(Scope::Submit);
+    let admin = Access::Scope(Scope::Admin);
     vec![
         Route {
             answers: vec![text(200, "it serves")],
-            ..open(Method::GET, "/livez", get(async || "ok\n"), "Whether the process serves.")
+            ..probe(Method::GET, "/livez", get(async || "ok\n"), "Whether the process serves.")
         },
         Route {
             answers: vec![text(200, "it takes work")],
             problems: vec![503],
-            ..open(Method::GET, "/readyz", get(readyz), "Whether the agent takes work.")
+            ..probe(Method::GET, "/readyz", get(readyz), "Whether the agent takes work.")
         },
         Route {
             answers: vec![object(200, "what is in trouble")],
-            ..open(Method::GET, "/health", get(health), "Whether something is in trouble.")
+            ..probe(Method::GET, "/health", get(health), "Whether something is in trouble.")
         },
         Route {
             answers: vec![object(200, "what is in trouble")],
-            ..open(Method::GET, "/healthz", get(health), "The same as /health.")
+            ..probe(Method::GET, "/healthz", get(health), "The same as /health.")
         },
         Route {
             answers: vec![Answer {
@@ -96,7 +97,7 @@ pub(super) fn table() -> Vec<Route> {
                 content: Content::Metrics,
             }],
             problems: vec![500],
-            ..open(Method::GET, "/metrics", get(scrape::metrics), "What Prometheus reads.")
+            ..probe(Method::GET, "/metrics", get(scrape::metrics), "What Prometheus reads.")
         },
         Route {
             answers: vec![object(202, "it looks")],
@@ -163,6 +164,16 @@ pub(super) fn table() -> Vec<Route> {
             )
         },
         Route {
+            answers: vec![json(200, "the formulas", SchemaGenerator::subschema_for::<FormulaList>)],
+            ..route(
+                Method::GET,
+                "/formulas",
+                read,
+                get(formulas::list),
+                "The formulas of the ops repo as it is now, and what they take.",
+            )
+        },
+        Route {
             answers: vec![json(200, "the job", SchemaGenerator::subschema_for::<JobDetails>)],
             problems: vec![404],
             ..route(Method::GET, "/jobs/{id}", read, get(jobs::show), "One job with all that is known of it.")
@@ -215,6 +226,22 @@ pub(super) fn table() -> Vec<Route> {
                 "Runs a job again that was launched and ended without success, with a new attempt.",
             )
         },
+        Route {
+            body: Some(SchemaGenerator::subschema_for::<PauseRequest>),
+            answers: vec![json(200, "it is paused", SchemaGenerator::subschema_for::<PauseState>)],
+            problems: vec![400, 413, 422],
+            ..route(
+                Method::POST,
+                "/pause",
+                admin,
+                post(pause::pause),
+                "Launches nothing more, also after a restart. What is launched goes on, and work is still taken.",
+            )
+        },
+        Route {
+            answers: vec![json(200, "it goes on", SchemaGenerator::subschema_for::<PauseState>)],
+            ..route(Method::POST, "/resume", admin, post(pause::resume), "Lets a paused queue go on.")
+        },
     ]
 }
 
@@ -241,6 +268,10 @@ fn route(
 
 fn open(method: Method, path: &'static str, handler: MethodRouter<App>, summary: &'static str) -> Route {
     route(method, path, Access::Open, handler, summary)
+}
+
+fn probe(method: Method, path: &'static str, handler: MethodRouter<App>, summary: &'static str) -> Route {
+    route(method, path, Access::Probe, handler, summary)
 }
 
 fn json(status: u16, description: &'static str, content: TypeOf) -> Answer {

@@ -43,6 +43,7 @@ impl Scrape {
         Ok(self.metrics.exposition(&Present {
             jobs: counts.jobs,
             results_pending: counts.results_pending,
+            paused: health.paused().is_some(),
             degraded: degraded.to_vec(),
         }))
     }

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{HookSecret, Live, Rooms, Scrape, access::Access, routes, serve};
+use super::{HookSecret, Limits, Live, Rooms, Scrape, access::Access, routes, serve};
 use crate::{
     controller::{driver::Message, health::Health},
     credential::Credential,
@@ -48,6 +48,10 @@ fn tokens(folder: &Path) -> TokensFile {
 
 impl Server {
     async fn start() -> Self {
+        Self::start_with(0).await
+    }
+
+    async fn start_with(rate: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("store")).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -71,6 +75,7 @@ impl Server {
             ready: Arc::new(AtomicBool::new(true)),
             secret: HookSecret::LoopbackOnly,
             tokens: tokens(folder.path()),
+            limits: Limits::new(rate),
             store: store.clone(),
             live: Live::new(Arc::clone(&nomad)),
             nomad,
@@ -152,7 +157,39 @@ async fn every_route_asks_for_its_scope_and_no_other_opens_it() {
             assert_ne!(status, 401, "{name} with {held}");
         }
     }
-    assert_eq!(guarded, 6, "a route that is added is tested by this very list");
+    assert_eq!(guarded, 9, "a route that is added is tested by this very list");
+}
+
+#[tokio::test]
+async fn whoever_asks_too_often_waits_and_nobody_else_does() {
+    let server = Server::start_with(1).await;
+    let (ann, ben) = (server.token("ann", &[Scope::Read], None), server.token("ben", &[Scope::Read], None));
+    let status = async |path: &str, token: Option<&SecretString>| {
+        server.ask(Method::GET, path, token, "").await.status().as_u16()
+    };
+    // At a rate of one a second a burst is ten; a second may pass meanwhile.
+    let mut answers = Vec::new();
+    for _ in 0..20 {
+        answers.push(status("/jobs", Some(&ann)).await);
+    }
+    assert_eq!((answers[9], answers.last()), (200, Some(&429)), "{answers:?}");
+    let late = server.ask(Method::GET, "/jobs", Some(&ann), "").await;
+    let wait: u64 = late.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=2).contains(&wait), "{wait}");
+    let (status_of, _, detail) = problem(late).await;
+    assert!(status_of == 429 && detail.contains("more than 1 requests a second"), "{detail}");
+    assert_eq!(status("/jobs", Some(&ben)).await, 200);
+    for _ in 0..20 {
+        assert!([401, 429].contains(&status("/jobs", None).await));
+    }
+    assert_eq!([status("/jobs", None).await, status("/openapi.json", None).await], [429, 429]);
+    for path in ["/livez", "/readyz", "/health", "/healthz", "/metrics"] {
+        assert_eq!(status(path, None).await, 200, "{path}");
+    }
+    assert_eq!(status("/jobs", Some(&ben)).await, 200, "a good token does not suffer for its address");
+
+    let client = crate::client::Client::new(&server.address, Some(ann)).unwrap();
+    assert!(client.jobs(None, 1).await.unwrap().is_empty(), "the client waits as long as it was told");
 }
 
 #[tokio::test]

@@ -5,12 +5,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    formula::Body,
+    formula::{self, Body},
+    ids::Revision,
+    intake::Listed,
     lifecycle::{Job, Origin, Phase},
     outcome::{
         Cause, Outcome,
         result_file::{self, Artifact, ResultFile, StepResult},
     },
+    queue::{Paused, estimate::Estimate},
 };
 
 /// A job as lists have it.
@@ -33,6 +36,9 @@ pub struct JobSummary {
     /// What it waits for, in words: an approval, other actions, a time, its place in the queue and who holds
     /// the limit before it, or a node.
     pub waits_for: Option<String>,
+    /// When it may start and end, from how long the latest successful runs of its formula took; null where
+    /// nothing is known. Of what waits in line the next 100 are looked ahead for.
+    pub estimate: Option<Estimate>,
     /// The formula's name; null where consign was not told.
     pub formula: Option<String>,
     /// How many attempts there were, the present one included.
@@ -102,6 +108,62 @@ pub struct RetryRequest {
     pub from_step: Option<String>,
 }
 
+/// The formulas of the ops repo.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FormulaList {
+    /// The commit that they were read at.
+    pub revision: String,
+    /// The formulas, in the order of their files.
+    pub formulas: Vec<FormulaSummary>,
+}
+
+/// One formula.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FormulaSummary {
+    /// Its name, as an action gives it.
+    pub name: String,
+    /// Its file.
+    pub path: String,
+    /// What it does, in a sentence.
+    pub description: String,
+    /// The arguments that it takes; a program declares none and takes any.
+    pub args: Vec<FormulaArgument>,
+    /// The names of the secrets that it cannot do without.
+    pub secrets: Vec<String>,
+    /// Why it cannot be used; null where it can.
+    pub problem: Option<String>,
+}
+
+/// An argument of a formula.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FormulaArgument {
+    /// Its name.
+    pub name: String,
+    /// Whether an action must give it.
+    pub required: bool,
+    /// Its value where an action gives none.
+    pub default: Option<String>,
+    /// The regular expression that the whole value must match.
+    pub pattern: Option<String>,
+    /// What it is for.
+    pub help: Option<String>,
+}
+
+/// What `POST /pause` takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PauseRequest {
+    /// Why, in a sentence for whoever waits; 500 bytes at most.
+    pub reason: String,
+}
+
+/// What `POST /pause` and `POST /resume` answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PauseState {
+    /// Who paused the launching, since when and why; null where it goes on.
+    pub paused: Option<Paused>,
+}
+
 /// What `POST /jobs` answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Submitted {
@@ -142,6 +204,7 @@ impl JobSummary {
             exit_code: ending.map(|ending| ending.exit_code.unwrap_or(ending.cause.exit_code())),
             error: ending.filter(|_| !succeeded).map(|ending| ending.message.clone()),
             waits_for: job.waits_for.clone(),
+            estimate: None,
             formula: job.work.formula.as_ref().map(ToString::to_string),
             attempt: job.attempts.len(),
             submitted_at: job.submitted_at,
@@ -185,6 +248,37 @@ impl JobDetails {
             result,
         }
     }
+}
+
+impl FormulaList {
+    /// The formulas of a revision.
+    #[must_use]
+    pub fn of(revision: &Revision, formulas: Vec<Listed>) -> Self {
+        let formulas = formulas.into_iter().map(|Listed { name, path, formula }| {
+            let (formula, problem) = match formula {
+                Ok(formula) => (Some(formula), None),
+                Err(problem) => (None, Some(problem)),
+            };
+            FormulaSummary {
+                name,
+                path,
+                description: formula.as_ref().map(|formula| formula.description.clone()).unwrap_or_default(),
+                secrets: formula
+                    .iter()
+                    .flat_map(|formula| &formula.secrets)
+                    .map(ToString::to_string)
+                    .collect(),
+                args: formula.into_iter().flat_map(|formula| formula.args).map(argument).collect(),
+                problem,
+            }
+        });
+        Self { revision: revision.to_string(), formulas: formulas.collect() }
+    }
+}
+
+fn argument((name, argument): (String, formula::Argument)) -> FormulaArgument {
+    let formula::Argument { required, default, pattern, help } = argument;
+    FormulaArgument { name, required, default, pattern, help }
 }
 
 /// The step that runs where `ended` steps have ended.

@@ -3,8 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::{
+    action::FILE_LIMIT,
+    diagnostic::summary,
+    formula::{self, Formula},
     ids::{FormulaName, Revision},
-    ops_repo::{self, Blob, BlobId, EntryKind, OpsRepo},
+    ops_repo::{self, Blob, BlobId, Entry, EntryKind, OpsRepo},
     validation::{Formulas, SourceFile},
 };
 
@@ -46,6 +49,36 @@ impl AtRevision {
         }
         Ok(formulas)
     }
+}
+
+/// A formula of a revision as a list has it.
+#[derive(Debug)]
+pub struct Listed {
+    /// The stem of its file.
+    pub name: String,
+    /// Its file.
+    pub path: String,
+    /// What it is, or why it cannot be used.
+    pub formula: Result<Formula, String>,
+}
+
+/// Every formula of a revision, in the order of their files.
+pub async fn list(repo: &OpsRepo, revision: &Revision) -> Result<Vec<Listed>, ops_repo::Error> {
+    let entries = repo.formulas(revision).await?;
+    let named: Vec<(String, Entry)> =
+        entries.into_iter().filter_map(|entry| Some((formula_name(&entry.path)?, entry))).collect();
+    let blobs: Vec<BlobId> = named.iter().map(|(_, entry)| entry.content.blob.clone()).collect();
+    let contents = repo.read_blobs(&blobs, FILE_LIMIT).await?;
+    let listed = named.into_iter().zip(contents).map(|((name, Entry { path, .. }), content)| {
+        let formula = match content {
+            Blob::Bytes(content) => formula::file::read(&path, &content)
+                .map_err(|problems| summary(&path, &String::from_utf8_lossy(&content), &problems)),
+            Blob::TooLarge { .. } => Err(format!("{path} has more than {FILE_LIMIT} bytes")),
+            Blob::Missing => Err(format!("the content of {path} is missing from the repository")),
+        };
+        Listed { name, path, formula }
+    });
+    Ok(listed.collect())
 }
 
 fn formula_name(path: &str) -> Option<String> {

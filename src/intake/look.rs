@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Finding, Findings, Rules, Verdict, formulas::AtRevision};
 use crate::{
-    action::{self, Action, FILE_LIMIT},
+    action::{self, Action, FILE_LIMIT, after},
     ids::{ActionId, FormulaName, Revision},
     ops_repo::{self, Blob, BlobId, Content, Entry, EntryKind, OpsRepo},
     outcome::{Cause, Outcome, result_file::ResultFile},
@@ -196,11 +196,17 @@ async fn read(
         legal.iter().flat_map(|action| &action.notify).map(String::as_str).collect();
     let refused = resolve::refused(rules.receivers, &receivers).await;
     let formulas = AtRevision::read(repo, tip, &named).await?;
+    let circles =
+        after::circles(&legal.iter().map(|action| (action.id.key(), action.after.as_slice())).collect());
     for (entry, read) in actions {
         let verdict = match read {
             Ok(bytes) => {
                 let checked = validation::check(&entry.path, &bytes, &formulas);
-                Verdict::new(&entry.path, &bytes, checked, &rules.allowed, &refused)
+                Verdict::new(&entry.path, &bytes, checked, &rules.allowed, &refused).without_circle(
+                    &entry.path,
+                    &bytes,
+                    &circles,
+                )
             }
             Err(message) => Verdict::Unsound {
                 id: action::stem(&entry.path).and_then(|stem| ActionId::parse(&stem).ok()),

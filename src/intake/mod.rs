@@ -9,8 +9,9 @@ pub mod submission;
 
 use std::collections::BTreeMap;
 
+pub use self::formulas::{Listed, list};
 use crate::{
-    action::Action,
+    action::{Action, after},
     diagnostic::{Diagnostic, summary},
     dispatch::{
         base_job::Declared,
@@ -136,12 +137,22 @@ impl Verdict {
                 work.bot = bot;
                 Self::Sound { action, work }
             }
-            Err(error) => Self::Unsound {
-                id: Some(action.id),
-                cause: Cause::Invalid,
-                message: format!("{error}; the argument `bot` names it, and without one the formula"),
-            },
+            Err(error) => {
+                Self::Unsound { id: Some(action.id), cause: Cause::Invalid, message: error.to_string() }
+            }
         }
+    }
+
+    /// Without those that wait for each other in one of these circles.
+    fn without_circle(self, path: &str, content: &[u8], circles: &BTreeMap<String, Vec<&ActionId>>) -> Self {
+        let id = match &self {
+            Self::Sound { action, .. } => action.id.clone(),
+            Self::Unsound { .. } => return self,
+        };
+        let Some(circle) = circles.get(&id.key()) else { return self };
+        let message = after::message(id.as_str(), circle);
+        let refused = Refused { cause: Cause::Invalid, key: "after", message };
+        Self::Unsound { id: Some(id), cause: refused.cause, message: located(path, content, &refused) }
     }
 
     /// The id that the file's result goes by.
@@ -176,13 +187,19 @@ fn artifacts(action: &Action, formula: &Formula) -> Vec<String> {
     globs
 }
 
+/// The base job of an action and its formula.
+#[must_use]
+pub fn base_job(action: &Action, formula: &Formula) -> String {
+    let named = action.job.as_ref().or(formula.job.as_ref());
+    named.cloned().unwrap_or_else(|| "runner".to_owned())
+}
+
 fn work(valid: &Valid, decided: Decided) -> Work {
     let Valid { action, formula, args, .. } = valid;
     let mut env = decided.env;
     env.extend(action.env.clone());
-    let base_job = action.job.clone().or_else(|| formula.job.clone());
     Work {
-        base_job: base_job.unwrap_or_else(|| "runner".to_owned()),
+        base_job: base_job(action, formula),
         formula: Some(formula.name.clone()),
         body: Some(formula.body.clone()),
         context: action.context.clone(),

@@ -388,6 +388,14 @@ impl Job {
             && (ending.at_gate && made < super::ATTEMPTS || self.ended_attempt().is_some() && another)
     }
 
+    /// Its formula, and how long its task ran, where it has succeeded.
+    #[must_use]
+    pub fn successful_run(&self) -> Option<(&FormulaName, std::time::Duration)> {
+        let ending = self.ending.as_ref().filter(|ending| ending.cause == Cause::Success)?;
+        let took = ending.finished_at.duration_since(ending.started_at?);
+        Some((self.work.formula.as_ref()?, std::time::Duration::try_from(took).ok()?))
+    }
+
     /// The result file of a job that has ended.
     #[must_use]
     pub fn result(&self) -> Option<ResultFile> {

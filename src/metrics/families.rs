@@ -46,6 +46,7 @@ pub(super) struct Families {
     pub(super) push_failures: Counter,
     pub(super) results_pushed: Counter,
     pub(super) results_pending: Gauge,
+    pub(super) paused: Gauge,
     pub(super) degraded: Family<BySubject, Gauge>,
 }
 
@@ -88,6 +89,7 @@ impl Families {
             push_failures: Counter::default(),
             results_pushed: Counter::default(),
             results_pending: Gauge::default(),
+            paused: Gauge::default(),
             degraded: Family::default(),
         };
         let seconds = || Unit::Seconds;
@@ -125,6 +127,8 @@ impl Families {
         registry.register("results_pushed", help, families.results_pushed.clone());
         let help = "Results that wait to be pushed";
         registry.register("results_pending", help, families.results_pending.clone());
+        let help = "Whether an operator paused the launching (1)";
+        registry.register("paused", help, families.paused.clone());
         let help = "Whether something is in trouble (1), by what it is about";
         registry.register("degraded", help, families.degraded.clone());
         families

@@ -49,6 +49,8 @@ pub struct Present {
     pub jobs: Vec<(Phase, u64)>,
     /// How many results are not in the ops repo yet.
     pub results_pending: u64,
+    /// Whether an operator paused the launching.
+    pub paused: bool,
     /// What can be in trouble, and whether it is.
     pub degraded: Vec<(&'static str, bool)>,
 }
@@ -125,6 +127,7 @@ impl Metrics {
             families.jobs.get_or_create(&ByPhase { phase: phase.as_str() }).set(gauge(count));
         }
         families.results_pending.set(gauge(present.results_pending));
+        families.paused.set(i64::from(present.paused));
         for (subject, degraded) in &present.degraded {
             families.degraded.get_or_create(&BySubject { subject }).set(i64::from(*degraded));
         }

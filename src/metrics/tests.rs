@@ -38,7 +38,12 @@ fn all() -> Metrics {
 }
 
 fn present() -> Present {
-    Present { jobs: vec![(Phase::Done, 1)], results_pending: 2, degraded: vec![("vault", true)] }
+    Present {
+        jobs: vec![(Phase::Done, 1)],
+        results_pending: 2,
+        paused: true,
+        degraded: vec![("vault", true)],
+    }
 }
 
 fn value(exposition: &str, series: &str) -> Option<f64> {

@@ -74,6 +74,18 @@ pub struct Load {
 }
 
 impl Running {
+    /// A candidate that was launched, under its job id.
+    pub(super) fn of(candidate: &Candidate, since: Timestamp) -> Self {
+        Self {
+            name: candidate.job_id.to_string(),
+            launching: false,
+            since,
+            formula: candidate.formula.clone(),
+            model: candidate.model.clone(),
+            group: candidate.concurrency.as_ref().map(|concurrency| concurrency.group.clone()),
+        }
+    }
+
     fn scopes(&self) -> impl Iterator<Item = Scope> {
         let formula = self.formula.clone().map(Scope::Formula);
         let model = self.model.clone().map(Scope::Model);
@@ -121,6 +133,16 @@ impl Load {
                 }
             }
         }
+    }
+
+    /// The same with every dispatch over that is under way.
+    pub(super) fn launched(&self) -> Self {
+        let mut load = self.clone();
+        load.launching = 0;
+        for running in load.running.values_mut() {
+            running.launching = false;
+        }
+        load
     }
 
     /// How many dispatches are under way.

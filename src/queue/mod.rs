@@ -3,8 +3,10 @@
 //! The order is priority with ageing, then the model that is loaded, then first come. The first in that
 //! order that no limit holds is next; what waits behind a full limit does not hold up the rest.
 
+pub mod estimate;
 mod load;
 mod order;
+mod paused;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -14,6 +16,7 @@ use self::order::Rank;
 pub use self::{
     load::{Caps, Full, Load, Running, Scope},
     order::{Ageing, Loaded, Models},
+    paused::Paused,
 };
 use crate::{action::Concurrency, ids::JobId};
 
@@ -53,6 +56,8 @@ pub struct Rules {
 /// What a waiting job waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hold {
+    /// That an operator lets work go on.
+    Paused(Arc<Paused>),
     /// Nothing: it is launched as soon as the launches under way leave room.
     Turn,
     /// A limit is reached.
@@ -70,6 +75,7 @@ pub enum Hold {
 #[derive(Debug, Default)]
 pub struct Queue {
     waiting: BTreeMap<JobId, Candidate>,
+    paused: Option<Arc<Paused>>,
 }
 
 impl Queue {
@@ -81,6 +87,11 @@ impl Queue {
     /// Takes a job out, if it is in.
     pub fn remove(&mut self, job_id: JobId) {
         self.waiting.remove(&job_id);
+    }
+
+    /// Launches nothing more, or goes on where there is nothing to say why not.
+    pub fn pause(&mut self, paused: Option<Paused>) {
+        self.paused = paused.map(Arc::new);
     }
 
     /// How many wait.
@@ -97,7 +108,7 @@ impl Queue {
 
     /// Takes the next job out, where the load leaves room for one.
     pub fn next(&mut self, load: &Load, rules: &Rules, now: Timestamp) -> Option<JobId> {
-        if load.launching() >= LAUNCHES || rules.caps.is_full(load) {
+        if self.paused.is_some() || load.launching() >= LAUNCHES || rules.caps.is_full(load) {
             return None;
         }
         let free = |candidate: &&Candidate| {
@@ -114,11 +125,13 @@ impl Queue {
     /// Every waiting job in order, with what it waits for.
     #[must_use]
     pub fn explain(&self, load: &Load, rules: &Rules, now: Timestamp) -> Vec<(JobId, Hold)> {
-        let mut order: Vec<&Candidate> = self.waiting.values().collect();
-        order.sort_by_cached_key(|candidate| rank(candidate, load, rules, now));
+        let order = self.order(load, rules, now);
         // Many wait behind one limit: who holds it is looked up once.
         let mut limits: BTreeMap<(Scope, usize), Arc<Full>> = BTreeMap::new();
         let mut hold = |candidate: &Candidate| {
+            if let Some(paused) = &self.paused {
+                return Hold::Paused(Arc::clone(paused));
+            }
             if let Some((scope, limit)) = rules.caps.reached(candidate, load) {
                 let full = limits
                     .entry((scope, limit))
@@ -130,11 +143,24 @@ impl Queue {
         order.into_iter().map(|candidate| (candidate.job_id, hold(candidate))).collect()
     }
 
+    fn order(&self, load: &Load, rules: &Rules, now: Timestamp) -> Vec<&Candidate> {
+        let mut order: Vec<&Candidate> = self.waiting.values().collect();
+        order.sort_by_cached_key(|candidate| rank(candidate, load, rules, now));
+        order
+    }
+
+    /// The same queue with the first `count` jobs in line alone.
+    fn first(&self, count: usize, load: &Load, rules: &Rules, now: Timestamp) -> Self {
+        let first = self.order(load, rules, now).into_iter().take(count);
+        let waiting = first.map(|candidate| (candidate.job_id, candidate.clone())).collect();
+        Self { waiting, paused: self.paused.clone() }
+    }
+
     /// When the answer of [`Self::next`] may change by time alone; `None` where only the end of a job
     /// changes it.
     #[must_use]
     pub fn wake_at(&self, load: &Load, rules: &Rules, now: Timestamp) -> Option<Timestamp> {
-        if rules.models.loaded == 0 {
+        if self.paused.is_some() || rules.models.loaded == 0 {
             return None;
         }
         let others = self.waiting.values().filter(|candidate| !rules.caps.hold(candidate, load));

@@ -29,17 +29,6 @@ fn of_group(second: i64, limit: u32) -> Candidate {
     Candidate { concurrency: Some(concurrency), ..candidate(50, second) }
 }
 
-fn running(candidate: &Candidate, since: Timestamp) -> Running {
-    Running {
-        name: candidate.job_id.to_string(),
-        launching: false,
-        since,
-        formula: candidate.formula.clone(),
-        model: candidate.model.clone(),
-        group: candidate.concurrency.as_ref().map(|concurrency| concurrency.group.clone()),
-    }
-}
-
 fn queue(candidates: &[Candidate]) -> Queue {
     let mut queue = Queue::default();
     for candidate in candidates {
@@ -86,7 +75,7 @@ fn a_mixed_list_is_drained_by_model() {
     let (mut queue, mut load, mut order) = (queue(&list), Load::default(), Vec::new());
     while let Some(job_id) = queue.next(&load, &rules, at(10)) {
         let next = list.iter().find(|candidate| candidate.job_id == job_id).unwrap();
-        load.insert(job_id, running(next, at(10)), 1);
+        load.insert(job_id, Running::of(next, at(10)), 1);
         load.remove(job_id);
         order.push(job_id);
     }
@@ -101,7 +90,7 @@ fn another_model_waits_while_the_loaded_one_is_used_and_for_its_least_time() {
         ..Rules::default()
     };
     let (mut queue, mut load) = (queue(std::slice::from_ref(&other)), Load::default());
-    load.insert(first.job_id, running(&first, at(0)), 1);
+    load.insert(first.job_id, Running::of(&first, at(0)), 1);
     let hold = |until| Hold::Model { loaded: vec!["a".to_owned()], until };
     assert_eq!(queue.next(&load, &rules, at(300)), None);
     assert_eq!(queue.explain(&load, &rules, at(300)), [(other.job_id, hold(None))]);
@@ -121,7 +110,7 @@ fn nobody_is_passed_over_for_the_loaded_model_for_ever() {
     };
     let (used, other, new) = (with_model(0, "a"), with_model(1, "b"), with_model(400, "a"));
     let (mut queue, mut load) = (queue(&[other.clone(), new.clone()]), Load::default());
-    load.insert(used.job_id, running(&used, at(0)), 1);
+    load.insert(used.job_id, Running::of(&used, at(0)), 1);
     load.remove(used.job_id);
     let order = [queue.next(&load, &rules, at(200)), queue.next(&load, &rules, at(200))];
     assert_eq!(order, [Some(new.job_id), Some(other.job_id)]);
@@ -134,7 +123,7 @@ fn nobody_is_passed_over_for_the_loaded_model_for_ever() {
 fn a_full_limit_names_who_holds_it_and_holds_nobody_else() {
     let (first, second, free) = (of_group(0, 1), of_group(1, 1), candidate(0, 2));
     let (mut queue, mut load) = (queue(&[second.clone(), free.clone()]), Load::default());
-    load.insert(first.job_id, running(&first, at(0)), 0);
+    load.insert(first.job_id, Running::of(&first, at(0)), 0);
     let full =
         Full { scope: Scope::Group("deploy".to_owned()), limit: 1, holders: vec![first.job_id.to_string()] };
     let rules = Rules::default();
@@ -151,6 +140,19 @@ fn a_full_limit_names_who_holds_it_and_holds_nobody_else() {
 }
 
 #[test]
+fn nothing_is_launched_while_an_operator_paused_it_and_all_say_so() {
+    let job = candidate(50, 0);
+    let (mut queue, rules, load) = (queue(std::slice::from_ref(&job)), Rules::default(), Load::default());
+    let paused = Paused { by: "ann".to_owned(), since: at(0), reason: "an upgrade".to_owned() };
+    queue.pause(Some(paused.clone()));
+    assert_eq!(queue.next(&load, &rules, at(1)), None);
+    assert_eq!(queue.explain(&load, &rules, at(1)), [(job.job_id, Hold::Paused(Arc::new(paused.clone())))]);
+    assert_eq!(paused.to_string(), "paused by ann since 1970-01-12T13:46:40Z: an upgrade");
+    queue.pause(None);
+    assert_eq!(queue.next(&load, &rules, at(1)), Some(job.job_id));
+}
+
+#[test]
 fn a_star_limits_every_name_without_a_limit_of_its_own() {
     let limits = |pairs: &[(&str, usize)]| {
         pairs.iter().map(|(name, limit)| ((*name).to_owned(), *limit)).collect::<BTreeMap<_, _>>()
@@ -160,7 +162,7 @@ fn a_star_limits_every_name_without_a_limit_of_its_own() {
     let of = |formula: &str| Candidate { formula: Some(formula.to_owned()), ..candidate(50, 0) };
     let mut load = Load::default();
     for formula in ["train", "build"] {
-        load.insert(JobId::new(), running(&of(formula), at(0)), 0);
+        load.insert(JobId::new(), Running::of(&of(formula), at(0)), 0);
     }
     let (train, build) = (of("train"), of("build"));
     let mut queue = queue(&[build, train.clone()]);
@@ -232,7 +234,7 @@ proptest! {
                     let priority = |one: &Candidate| rules.ageing.priority(one.priority, one.submitted_at, now);
                     prop_assert!(priority(candidate) >= priority(other));
                 }
-                load.insert(job_id, running(candidate, now), models);
+                load.insert(job_id, Running::of(candidate, now), models);
                 working.insert(job_id, *work);
             }
             prop_assert!(overall == 0 || load.running() <= overall);
@@ -279,7 +281,7 @@ proptest! {
             if next == patient.job_id {
                 return Ok(());
             }
-            load.insert(next, running(&rival, at(second)), 1);
+            load.insert(next, Running::of(&rival, at(second)), 1);
             load.remove(next);
         }
         prop_assert!(false, "it never ran");

@@ -6,7 +6,10 @@ use jiff::Timestamp;
 use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
 use ulid::Ulid;
 
-use super::{Error, Store, failed, outbox, results::write_result, submissions::write_end, word};
+use super::{
+    Error, Store, durations::write_duration, failed, outbox, results::write_result, submissions::write_end,
+    word,
+};
 use crate::{
     ids::{ActionId, DispatchId, JobId},
     lifecycle::{Job, Origin},
@@ -27,6 +30,7 @@ impl Store {
     pub async fn finish(&self, job: &Job, result_path: Option<&str>, now: Timestamp) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         write_job(&mut transaction, job, "ended", now).await?;
+        write_duration(&mut transaction, job, now).await?;
         if let Some(path) = result_path {
             write_result(&mut transaction, job, path).await?;
         }

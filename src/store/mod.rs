@@ -5,10 +5,12 @@
 
 mod admissions;
 mod counts;
+mod durations;
 mod intake;
 mod jobs;
 mod list;
 mod outbox;
+mod paused;
 mod results;
 mod submissions;
 mod variants;
@@ -83,6 +85,15 @@ pub enum Error {
     TooOld {
         /// Its version.
         found: String,
+    },
+    /// A note does not read back.
+    #[error("the store's note {name:?} does not read")]
+    Setting {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
     },
     /// A record does not read back.
     #[error("the record of job {job_id} does not read")]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{ActionId, InvalidName};
 
 /// The name of whoever holds a token: a person or a program.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct HolderName(String);
 

@@ -66,7 +66,7 @@ pub struct Evidence<'evidence> {
     pub allocation: &'evidence Allocation,
     /// Whether the launch gate was ever opened for it.
     pub admitted: bool,
-    /// What the wrapper wrote down.
+    /// What the wrapper wrote down, empty where that was nothing; `None` where it could not be read.
     pub report: Option<&'evidence Report>,
     /// Why the agent stopped it, where it did.
     pub stopped: Option<&'evidence Cancellation>,
@@ -169,7 +169,9 @@ fn judge_started(evidence: &Evidence<'_>, task: &TaskState, started: Timestamp) 
 
     let restarts = task.events.iter().filter(|event| event.kind == "Started").count();
     let own = matches!(ended, Some(Ended::Exit(RESTARTED_EXIT_CODE)));
-    if exit_code == Some(RESTARTED_EXIT_CODE) && !own && (task.restarts > 0 || restarts > 1) {
+    // A client that was killed just after the start has forgotten it; then the report alone tells.
+    let restarted = report.is_some() || task.restarts > 0 || restarts > 1;
+    if exit_code == Some(RESTARTED_EXIT_CODE) && !own && restarted {
         let message = "the task was restarted in Nomad; its formula had started before and was not run again";
         return (Cause::Restarted, message.to_owned());
     }
@@ -233,5 +235,56 @@ fn judge_started(evidence: &Evidence<'_>, task: &TaskState, started: Timestamp) 
             Some(_) => (Cause::ExitCode, format!("the task was ended by a signal: {words}")),
             None => (Cause::Lost, format!("Nomad does not say how the task ended: {words}")),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::nomad::TaskEvent;
+
+    /// How a task is judged that ended with the wrapper's code for a formula that had been started before.
+    fn judged(restarts: u64, report: Option<&Report>) -> Cause {
+        let event = TaskEvent {
+            kind: "Terminated".to_owned(),
+            details: BTreeMap::from([("exit_code".to_owned(), RESTARTED_EXIT_CODE.to_string())]),
+            ..TaskEvent::default()
+        };
+        let state = TaskState {
+            state: "dead".to_owned(),
+            failed: true,
+            started_at: Some(Timestamp::from_second(1).unwrap()),
+            restarts,
+            events: vec![event],
+            ..TaskState::default()
+        };
+        let allocation = Allocation {
+            client_status: client_status::FAILED.to_owned(),
+            desired_status: desired_status::RUN.to_owned(),
+            task_states: BTreeMap::from([("runner".to_owned(), state)]),
+            ..Allocation::default()
+        };
+        let evidence = Evidence {
+            allocation: &allocation,
+            admitted: true,
+            report,
+            stopped: None,
+            timeout: std::time::Duration::from_mins(1),
+            now: Timestamp::from_second(2).unwrap(),
+        };
+        judge(&evidence).cause
+    }
+
+    #[test]
+    fn a_restarted_task_is_told_from_a_formula_that_ends_with_the_same_code() {
+        let silent = Report::default();
+        let own = Report { ended: Some(Ended::Exit(RESTARTED_EXIT_CODE)), ..Report::default() };
+        // A client that was killed just after the start has forgotten it.
+        assert_eq!(judged(0, Some(&silent)), Cause::Restarted);
+        assert_eq!(judged(1, None), Cause::Restarted);
+        assert_eq!(judged(0, Some(&own)), Cause::ExitCode);
+        assert_eq!(judged(0, None), Cause::ExitCode);
     }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Checked, Formulas, SourceFile, ambiguous, check};
+use super::{Checked, Formulas, SourceFile, Valid, ambiguous, check};
 use crate::{
-    action,
+    action::{self, after},
     diagnostic::{Diagnostic, Located},
     formula,
     ids::FormulaName,
@@ -28,6 +28,8 @@ pub struct FileReport {
     pub kind: FileKind,
     /// What is wrong in it; empty where it is valid.
     pub problems: Vec<Located>,
+    /// The action, where it is a valid one with a valid formula.
+    pub valid: Option<Box<Valid>>,
     diagnostics: Vec<Diagnostic>,
     text: String,
 }
@@ -36,7 +38,17 @@ impl FileReport {
     pub(super) fn new(path: &str, kind: FileKind, content: &[u8], diagnostics: Vec<Diagnostic>) -> Self {
         let text = String::from_utf8_lossy(content).into_owned();
         let problems = diagnostics.iter().map(|diagnostic| diagnostic.locate(path, &text)).collect();
-        Self { path: path.to_owned(), kind, problems, diagnostics, text }
+        Self { path: path.to_owned(), kind, problems, valid: None, diagnostics, text }
+    }
+
+    /// Takes down what is wrong about a key of an action beyond the file itself; where the action does not have
+    /// the key, its formula asks for it.
+    pub fn refuse(&mut self, key: &str, message: impl Into<String>) {
+        let places = [key, "formula"].map(|key| crate::table::place_of(&self.text, key));
+        let place = places.into_iter().find(|place| !place.is_empty()).unwrap_or_default();
+        let diagnostic = Diagnostic::new(message, place);
+        self.problems.push(diagnostic.locate(&self.path, &self.text));
+        self.diagnostics.push(diagnostic);
     }
 
     /// Whether nothing is wrong in it.
@@ -87,9 +99,9 @@ pub fn validate_tree(files: &[(String, Vec<u8>)], actions: &str, formulas: &str)
     let mut reports: Vec<FileReport> = known.files.iter().map(|file| known.report(file)).collect();
     let mut first_of_id: BTreeMap<String, &str> = BTreeMap::new();
     for (path, content) in of_kind(FileKind::Action) {
-        let mut problems = match check(path, content, &known) {
-            Checked::Valid(_) => Vec::new(),
-            Checked::Invalid(invalid) => invalid.problems,
+        let (valid, mut problems) = match check(path, content, &known) {
+            Checked::Valid(valid) => (Some(valid), Vec::new()),
+            Checked::Invalid(invalid) => (None, invalid.problems),
         };
         let key = action::stem(path).unwrap_or_default().to_lowercase();
         match first_of_id.get(&key) {
@@ -98,10 +110,28 @@ pub fn validate_tree(files: &[(String, Vec<u8>)], actions: &str, formulas: &str)
                 first_of_id.insert(key, path);
             }
         }
-        reports.push(FileReport::new(path, FileKind::Action, content, problems));
+        let report = FileReport::new(path, FileKind::Action, content, problems);
+        reports.push(FileReport { valid, ..report });
     }
+    refuse_circles(&mut reports);
     reports.sort_by(|left, right| left.path.cmp(&right.path));
     reports
+}
+
+/// Takes down which actions wait for each other in a circle.
+fn refuse_circles(reports: &mut [FileReport]) {
+    let actions: Vec<_> = reports
+        .iter()
+        .filter_map(|report| report.valid.as_ref())
+        .map(|valid| (valid.action.id.clone(), valid.action.after.clone()))
+        .collect();
+    let circles = after::circles(&actions.iter().map(|(id, after)| (id.key(), after.as_slice())).collect());
+    for report in reports {
+        let Some(id) = report.valid.as_ref().map(|valid| valid.action.id.clone()) else { continue };
+        if let Some(circle) = circles.get(&id.key()) {
+            report.refuse("after", after::message(id.as_str(), circle));
+        }
+    }
 }
 
 /// The problem of an action whose id an earlier file has: ids that differ in case alone are one id.

@@ -9,14 +9,14 @@ use crate::support::{World, wait_for};
 const LIMIT: Duration = Duration::from_mins(1);
 
 /// The agent's address and tokens, as the commands of a test use them.
-struct Operator<'world> {
+pub(crate) struct Operator<'world> {
     world: &'world World,
-    token: String,
+    pub(crate) token: String,
 }
 
 impl<'world> Operator<'world> {
     /// Somebody with a token of these scopes, made as an operator makes it.
-    fn new(world: &'world World, name: &str, scopes: &str) -> Self {
+    pub(crate) fn new(world: &'world World, name: &str, scopes: &str) -> Self {
         let output = world.operate(&["token", "create", name, "--scope", scopes], b"");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let token = String::from_utf8(output.stdout).unwrap().lines().last().unwrap().to_owned();
@@ -27,31 +27,31 @@ impl<'world> Operator<'world> {
         self.world.consign(arguments).env("CONSIGN_TOKEN", &self.token).output().unwrap()
     }
 
-    fn done(&self, arguments: &[&str]) -> String {
+    pub(crate) fn done(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{arguments:?}: {said}");
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn refused(&self, arguments: &[&str]) -> String {
+    pub(crate) fn refused(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         String::from_utf8(output.stderr).unwrap()
     }
 
     /// A job, once the agent knows it.
-    fn look(&self, id: &str) -> Result<Value, String> {
+    pub(crate) fn look(&self, id: &str) -> Result<Value, String> {
         let output = self.run(&["show", id, "--json"]);
         let said = |_| String::from_utf8_lossy(&output.stderr).into_owned();
         serde_json::from_slice(&output.stdout).map_err(said)
     }
 
-    fn show(&self, id: &str) -> Value {
+    pub(crate) fn show(&self, id: &str) -> Value {
         self.look(id).unwrap()
     }
 
-    async fn until(&self, id: &str, state: &str) -> Value {
+    pub(crate) async fn until(&self, id: &str, state: &str) -> Value {
         wait_for(&format!("{id} to be {state}"), LIMIT, async || {
             let job = self.look(id)?;
             if job["state"] == state { Ok(job) } else { Err(job.to_string()) }

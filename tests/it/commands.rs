@@ -59,6 +59,46 @@ async fn a_new_ops_repo_validates_and_a_broken_action_is_shown() {
 }
 
 #[tokio::test]
+async fn what_the_agent_would_refuse_beyond_the_files_is_told_too() {
+    let world = with_config("validate").await;
+    let folder = world.path("ops");
+    for (name, text) in [
+        ("actions/large.toml", action("large", "quick", "resources = { memory = \"64GiB\" }\n")),
+        ("actions/mounted.toml", action("mounted", "quick", "mounts = [\"nowhere\"]\n")),
+        ("actions/bot.toml", action("bot", "quick", "job = \"sidecar\"\nargs = { bot = \"../x\" }\n")),
+        ("actions/egg.toml", action("egg", "quick", "after = [\"hen\"]\n")),
+        ("actions/hen.toml", action("hen", "quick", "after = [\"EGG\"]\n")),
+        ("actions/good.toml", action("good", "quick", "resources = { memory = \"1GiB\" }\n")),
+        ("formulas/quick.sh", "true\n".to_owned()),
+    ] {
+        std::fs::create_dir_all(folder.join(name).parent().unwrap()).unwrap();
+        std::fs::write(folder.join(name), text).unwrap();
+    }
+    let config = format!("{}[shapes]\nmemory = \"4GiB\"\n", world.config_toml());
+    std::fs::write(world.path("consign.toml"), config).unwrap();
+    let shown = refused(&world, &["validate", folder.to_str().unwrap()]);
+    for words in [
+        "actions/large.toml:6:",
+        "4",
+        "actions/mounted.toml:6:",
+        "nowhere",
+        "actions/bot.toml:7:",
+        "the argument `bot` names it",
+        "egg waits for hen, which waits for EGG",
+        "5 of 7 files are not valid",
+    ] {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
+    // Without a configuration nobody knows what the agent allows.
+    let alone = std::process::Command::new(env!("CARGO_BIN_EXE_consign"))
+        .args(["validate", "."])
+        .current_dir(&folder)
+        .output()
+        .unwrap();
+    assert!(said(&alone).contains("3 of 7 files are not valid"), "{}", said(&alone));
+}
+
+#[tokio::test]
 async fn bootstrap_says_what_it_changes_and_changes_it_once() {
     // What all tests share in Vault is there before this one looks.
     with_config("before").await.bootstrap("");
@@ -126,5 +166,7 @@ async fn schemas_are_json_and_completions_are_there() {
         let schema: Value = serde_json::from_str(&done(&world, &["schema", kind], b"")).unwrap();
         assert!(schema["properties"].is_object(), "{kind}");
     }
-    assert!(done(&world, &["completions", "bash"], b"").contains("_consign"));
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(done(&world, &["completions", shell], b"").contains("_CONSIGN_COMPLETE"), "{shell}");
+    }
 }

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{World, action, ends, wait_for};
+use crate::{
+    api::Operator,
+    support::{World, action, ends, wait_for},
+};
 
 const LIMIT: Duration = Duration::from_mins(1);
 
@@ -144,6 +147,72 @@ async fn a_full_group_is_skipped_or_loses_its_oldest_as_the_action_says() {
     assert!(first["message"].as_str().unwrap().contains("third"), "{first}");
     ends(&world.result("third", LIMIT).await, "succeeded", "success");
     assert_eq!(world.ledger_lines(), ["+first", "+third", "-third"]);
+}
+
+#[tokio::test]
+async fn what_when_full_says_is_decided_in_the_order_of_arrival_after_a_restart() {
+    let world = World::new("arrival").await;
+    world.bootstrap("[limits]\nrunning = 1\n");
+    let first_agent = world.agent().await;
+    commit(&world, &[("holder", "held", "")]);
+    started(&world, "holder").await;
+    let group = "concurrency = { group = \"small\", limit = 9, when_full = \"skip\" }\n";
+    let ids = ["one", "two", "three", "four", "five", "six"];
+    for id in ids {
+        commit(&world, &[(id, "quick", group)]);
+        wait_for(&format!("{id} to be queued"), LIMIT, async || {
+            let log = first_agent.log();
+            if log.contains(&format!("job=\"{id}\" event=\"approved\"")) { Ok(()) } else { Err(log) }
+        })
+        .await;
+    }
+    first_agent.kill();
+    let config = std::fs::read_to_string(world.path("consign.toml")).unwrap();
+    std::fs::write(world.path("consign.toml"), config + "[limits.group]\nsmall = 2\n").unwrap();
+    let _second_agent = world.agent().await;
+    for id in &ids[2..] {
+        let result = world.result(id, LIMIT).await;
+        ends(&result, "cancelled", "skipped");
+        assert!(result["message"].as_str().unwrap().contains("(2: one, two)"), "{result}");
+    }
+    std::fs::write(world.path("go"), "").unwrap();
+    for id in &ids[..2] {
+        ends(&world.result(id, LIMIT).await, "succeeded", "success");
+    }
+}
+
+#[tokio::test]
+async fn actions_that_wait_for_each_other_are_refused_together_and_told_apart() {
+    let world = World::new("circle").await;
+    world.bootstrap("");
+    let agent = world.agent().await;
+    // In one commit both are known.
+    commit(&world, &[("egg", "quick", "after = [\"hen\"]\n"), ("hen", "quick", "after = [\"egg\"]\n")]);
+    for (id, other) in [("egg", "hen"), ("hen", "egg")] {
+        let result = world.result(id, LIMIT).await;
+        ends(&result, "rejected", "invalid");
+        let message = result["message"].as_str().unwrap();
+        assert!(message.contains(&format!("{id} waits for {other}, which waits for {id}")), "{message}");
+        assert!(message.contains(&format!("actions/{id}.toml:")), "{message}");
+    }
+    // One after the other the first waits already.
+    commit(&world, &[("push", "quick", "after = [\"pull\"]\n")]);
+    wait_for("push to wait", LIMIT, async || {
+        let log = agent.log();
+        if log.contains("job=\"push\" event=\"waiting\"") { Ok(()) } else { Err(log) }
+    })
+    .await;
+    commit(&world, &[("pull", "quick", "after = [\"push\"]\n")]);
+    let ann = Operator::new(&world, "ann", "read");
+    wait_for("the circle to be told", LIMIT, async || {
+        let words = ann.look("pull")?["waits_for"].to_string();
+        if words.contains("pull waits for push, which waits for pull") { Ok(()) } else { Err(words) }
+    })
+    .await;
+    commit(&world, &[("push", "quick", "")]);
+    for id in ["push", "pull"] {
+        ends(&world.result(id, LIMIT).await, "succeeded", "success");
+    }
 }
 
 #[tokio::test]

@@ -1,42 +1,106 @@
-//! What each job waits for that has no task yet, in words.
+//! What each job waits for that has no task yet, in words, and when it may start and end.
 
 use std::collections::HashMap;
 
 use jiff::Timestamp;
 
-use super::Driver;
+use super::{Driver, Slot};
 use crate::{
-    ids::JobId,
+    action::after,
+    ids::{ActionId, JobId},
     lifecycle::Stage,
-    queue::{Full, Hold},
+    queue::{
+        Full, Hold,
+        estimate::{self, Estimate},
+    },
 };
 
 /// How many names of others are told.
 const NAMES: usize = 5;
 
-/// What jobs wait for, by job; jobs that wait for nothing are not in it.
-pub type Explanation = HashMap<JobId, String>;
+/// What is told of live jobs, by job.
+pub type Explanation = HashMap<JobId, Explained>;
+
+/// What is told of one live job.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Explained {
+    /// What it waits for; `None` where its record says it, or where it waits for nothing.
+    pub waits_for: Option<String>,
+    /// When it may start and end; `None` where nothing is known.
+    pub estimate: Option<Estimate>,
+}
 
 impl Driver {
-    /// Why each queued job is not launched, and each launched one not placed.
+    /// Why each job that is not launched is not, why each launched one is not placed, and what the past lets
+    /// expect.
     pub(super) fn explain(&self) -> Explanation {
         let now = super::super::now();
+        let mut explanation = Explanation::default();
         let order = self.queue.explain(&self.load, &self.rules.queue, now);
         let count = order.len();
-        let queued = order.into_iter().enumerate().map(|(index, (job_id, hold))| {
-            (job_id, format!("place {} of {count} in the queue: {}", index + 1, words(&hold)))
-        });
-        let unplaced = self.slots.iter().filter_map(|(job_id, slot)| {
+        for (index, (job_id, hold)) in order.into_iter().enumerate() {
+            let words = format!("place {} of {count} in the queue: {}", index + 1, words(&hold));
+            explanation.entry(job_id).or_default().waits_for = Some(words);
+        }
+        for (job_id, slot) in &self.slots {
             let reasons = &slot.seen.placement;
-            let waits = slot.job.stage == Stage::Dispatched && !reasons.is_empty();
-            waits.then(|| (*job_id, format!("a node: {reasons}")))
+            if slot.job.stage == Stage::Dispatched && !reasons.is_empty() {
+                explanation.entry(*job_id).or_default().waits_for = Some(format!("a node: {reasons}"));
+            }
+        }
+        for (job_id, words) in self.circles() {
+            explanation.entry(job_id).or_default().waits_for = Some(words);
+        }
+        for (job_id, estimate) in self.estimates(now) {
+            explanation.entry(job_id).or_default().estimate = Some(estimate);
+        }
+        explanation
+    }
+
+    /// The jobs that wait for each other, so that none of them will ever run.
+    fn circles(&self) -> Vec<(JobId, String)> {
+        let waiting = self.slots.iter().filter(|(_, slot)| slot.job.stage == Stage::Waiting);
+        let waiting: HashMap<String, (JobId, &Slot)> = waiting
+            .filter_map(|(job_id, slot)| {
+                Some((ActionId::parse(&slot.job.name()).ok()?.key(), (*job_id, slot)))
+            })
+            .collect();
+        let after = waiting.iter().map(|(key, (_, slot))| (key.clone(), slot.job.work.after.as_slice()));
+        let circles = after::circles(&after.collect());
+        let told = circles.iter().filter_map(|(key, circle)| {
+            let (job_id, slot) = waiting.get(key)?;
+            Some((*job_id, format!("nothing that can happen: {}", after::message(&slot.job.name(), circle))))
         });
-        queued.chain(unplaced).collect()
+        told.collect()
+    }
+
+    /// What the past lets expect of live jobs.
+    fn estimates(&self, now: Timestamp) -> HashMap<JobId, Estimate> {
+        let (mut ends, mut estimates) = (HashMap::new(), HashMap::new());
+        for (job_id, slot) in &self.slots {
+            let job = &slot.job;
+            let formula = job.work.formula.as_ref().map(|formula| formula.as_str());
+            if job.stage == Stage::Waiting {
+                let time = job.work.not_before.filter(|at| *at > now && job.approved_by.is_some());
+                let starts_at = time.filter(|_| job.work.after.is_empty());
+                estimates.extend(starts_at.map(|at| {
+                    (*job_id, Estimate { starts_at, finishes_at: self.past.end(formula, at, at) })
+                }));
+            } else if job.stage > Stage::Queued {
+                let started_at = job.attempt().and_then(|attempt| attempt.started_at);
+                let finishes_at = self.past.end(formula, started_at.unwrap_or(now), now);
+                ends.extend(finishes_at.map(|at| (*job_id, at)));
+                estimates.extend(finishes_at.map(|_| (*job_id, Estimate { starts_at: None, finishes_at })));
+            }
+        }
+        estimates.extend(estimate::ahead(&self.queue, &self.load, &self.rules.queue, &self.past, &ends, now));
+        estimates
     }
 }
 
 fn words(hold: &Hold) -> String {
     match hold {
+        Hold::Paused(paused) => paused.to_string(),
         Hold::Turn => "launched next".to_owned(),
         Hold::Full(full) => {
             let Full { scope, limit, holders } = &**full;

@@ -4,6 +4,7 @@ mod explain;
 mod findings;
 mod hear;
 pub mod operate;
+pub mod pause;
 pub mod submit;
 mod take_in;
 mod troubles;
@@ -20,7 +21,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::troubles::{Held, Troubles};
-pub use self::{explain::Explanation, findings::TakenOver};
+pub use self::{
+    explain::{Explained, Explanation},
+    findings::TakenOver,
+};
 use super::{
     adopt,
     meet::Met,
@@ -34,7 +38,7 @@ use crate::{
     intake::Findings,
     lifecycle::{Event, Job, Stage},
     nomad,
-    queue::{self, Load, Queue},
+    queue::{self, Load, Queue, estimate::Past},
     retry::Pause,
     store,
 };
@@ -62,6 +66,8 @@ pub enum Message {
     Submit(submit::Submission),
     /// An operator's wish about a job.
     Operate(operate::Order),
+    /// An operator's wish that nothing more is launched, or that it goes on.
+    Pause(pause::PauseOrder),
     /// Somebody wants to know what jobs wait for.
     Explain(oneshot::Sender<Explanation>),
     /// A child that no job knew has been met.
@@ -114,6 +120,8 @@ pub struct Driver {
     queue: Queue,
     /// What counts against the limits.
     load: Load,
+    /// How long earlier runs took.
+    past: Past,
     /// Whether somebody's turn may have come.
     stirred: bool,
     /// Jobs to look at: something was left for them while no step was under way, or their time has come.
@@ -140,6 +148,7 @@ impl Driver {
             by_child: HashMap::new(),
             queue: Queue::default(),
             load: Load::default(),
+            past: Past::default(),
             stirred: false,
             unsettled: Vec::new(),
             turn_at: None,
@@ -154,6 +163,10 @@ impl Driver {
             rules,
             rooms,
         };
+        for (formula, took) in driver.rooms.store.durations().await? {
+            driver.past.add(&formula, took);
+        }
+        driver.pause(driver.rooms.store.paused().await?);
         for job in driver.rooms.store.live().await? {
             let job_id = job.job_id;
             driver.insert(job);
@@ -180,8 +193,11 @@ impl Driver {
     pub async fn run(mut self, ending: CancellationToken) {
         let following =
             tokio::spawn(scan::follow(Arc::clone(&self.rooms), self.sender.clone(), ending.clone()));
-        let ids: Vec<JobId> = self.slots.keys().copied().collect();
-        for job_id in ids {
+        // What `when_full` says is decided in the order in which jobs came.
+        let mut loaded: Vec<(Timestamp, JobId)> =
+            self.slots.iter().map(|(job_id, slot)| (slot.job.asked_at(), *job_id)).collect();
+        loaded.sort_unstable();
+        for (_, job_id) in loaded {
             self.consider(job_id);
         }
         loop {
@@ -238,6 +254,7 @@ impl Driver {
             Message::Performed(job_id, result) => self.performed(job_id, *result).await,
             Message::Submit(submission) => self.submit(submission).await,
             Message::Operate(order) => self.operate(order).await,
+            Message::Pause(order) => self.pause_as_ordered(order).await,
             // Whoever asked may be gone.
             Message::Explain(reply) => drop(reply.send(self.explain())),
             Message::Met(child, result) => self.met(child, *result),
@@ -409,6 +426,9 @@ impl Driver {
         self.queue.remove(job_id);
         self.load.remove(job_id);
         self.stirred = true;
+        if let Some((formula, took)) = slot.job.successful_run() {
+            self.past.add(formula.as_str(), took);
+        }
         for attempt in slot.job.attempts {
             self.by_attempt.remove(&attempt.dispatch_id);
             if let Some(child) = attempt.child {

@@ -77,7 +77,8 @@ impl Rooms {
 
     async fn report(&self, allocation: &str) -> Result<Option<Report>, nomad::Error> {
         match self.nomad.file(allocation, &format!("alloc/{}", report::PATH), report::SIZE_LIMIT).await {
-            Ok(found) => Ok(found.map(|bytes| report::parse(&bytes))),
+            // A wrapper that was killed, or met its marker, wrote nothing.
+            Ok(found) => Ok(Some(report::parse(&found.unwrap_or_default()))),
             Err(error) if error.is_out_of_reach() => Err(error),
             Err(error) => {
                 tracing::warn!(allocation, %error, "cannot read the wrapper's report");

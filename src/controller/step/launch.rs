@@ -61,7 +61,6 @@ impl Rooms {
 
     pub(super) async fn intend(&self, job: &mut Job) -> Result<(), Error> {
         // What cannot be granted is not dispatched: it would wait at the gate and end there.
-        self.grants.ready().await?;
         let unknown = self.grants.unknown_secrets(&wanted(&job.work)).await?;
         if let Some(unknown) = unknown.into_iter().next() {
             let reason = grant::Error::UnknownSecret(unknown).to_string();

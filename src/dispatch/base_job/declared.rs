@@ -20,6 +20,11 @@ pub struct Declared {
     pub required: BTreeSet<String>,
 }
 
+/// A bot that has no legal name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}; the argument `bot` names it, and without one the formula")]
+pub struct InvalidBot(#[from] pub InvalidName);
+
 impl Declared {
     pub(super) fn read(body: &Body) -> Self {
         let mut declared = Self::default();
@@ -39,13 +44,13 @@ impl Declared {
         &self,
         formula: &FormulaName,
         args: &BTreeMap<String, String>,
-    ) -> Result<Option<BotName>, InvalidName> {
+    ) -> Result<Option<BotName>, InvalidBot> {
         if !self.meta.contains(BOT_KEY) {
             return Ok(None);
         }
         match args.get(BOT_KEY).map_or(formula.as_str(), String::as_str) {
             "" => Ok(None),
-            name => BotName::parse(name).map(Some),
+            name => Ok(Some(BotName::parse(name)?)),
         }
     }
 }

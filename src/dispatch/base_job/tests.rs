@@ -172,7 +172,7 @@ fn a_bot_is_named_by_the_argument_or_the_formula() {
     let bot = |declared: &Declared, formula: &str, given: Option<&str>| {
         let args = given.map(|given| ("bot".to_owned(), given.to_owned())).into_iter().collect();
         let bot = declared.bot(&formula.parse().unwrap(), &args);
-        bot.map(|bot| bot.map(|bot| bot.to_string())).map_err(|error| error.text)
+        bot.map(|bot| bot.map(|bot| bot.to_string())).map_err(|error| error.0.text)
     };
     assert_eq!(bot(&sidecar, "triage", None), Ok(Some("triage".to_owned())));
     assert_eq!(bot(&sidecar, "triage", Some("night-shift")), Ok(Some("night-shift".to_owned())));
