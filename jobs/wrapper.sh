@@ -199,8 +199,12 @@ consign_await_copy() {
 
 consign_newline='
 '
-# Adds the last line ($1) to the report and ends with exit code $2.
+# Adds the last lines to the report, CPU time and how it ended ($1), and ends with exit code $2.
 consign_finish() {
+  # The second line is of the children: the formula, and what it waited for.
+  if times >"$consign_folder/times" && { read -r consign_value && read -r consign_value; } <"$consign_folder/times"; then
+    consign_report=$consign_report"cpu $consign_value"$consign_newline
+  fi
   consign_report=$consign_report"ended $1"$consign_newline
   consign_save
   [ "$consign_copied" ] && consign_await_copy

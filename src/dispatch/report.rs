@@ -29,6 +29,8 @@ pub const STEP_LIMIT: usize = 1000;
 pub struct Report {
     /// The steps that ended, in order. A program has none.
     pub steps: Vec<StepResult>,
+    /// The CPU time in seconds of the formula and of what it waited for, as the shell that ran it counts it.
+    pub cpu_seconds: Option<f64>,
     /// How the formula ended; `None` while it runs, or where the wrapper itself was killed.
     pub ended: Option<Ended>,
 }
@@ -62,6 +64,9 @@ pub fn parse(bytes: &[u8]) -> Report {
                     report.steps.push(StepResult { name: unescape(name), exit_code, seconds });
                 }
             }
+            ["cpu", user, system] => {
+                report.cpu_seconds = seconds(user).zip(seconds(system)).map(|(user, system)| user + system);
+            }
             ["ended", "exit", code] => report.ended = code.parse().ok().map(Ended::Exit),
             ["ended", "timeout"] => report.ended = Some(Ended::Timeout),
             ["ended", "step_timeout", name] => report.ended = Some(Ended::StepTimeout(unescape(name))),
@@ -74,6 +79,14 @@ pub fn parse(bytes: &[u8]) -> Report {
         }
     }
     report
+}
+
+/// A time as a shell's `times` writes it, such as `1m2.500s`; some write the decimal point of the locale.
+fn seconds(text: &str) -> Option<f64> {
+    let (minutes, seconds) = text.strip_suffix('s')?.split_once('m')?;
+    let seconds: f64 = seconds.replace(',', ".").parse().ok()?;
+    let total = f64::from(minutes.parse::<u32>().ok()?) * 60.0 + seconds;
+    (total.is_finite() && total >= 0.0).then_some(total)
 }
 
 /// A name as one word of letters, digits, `.`, `_`, `-` and `%XX` for every other byte.
@@ -124,6 +137,10 @@ mod tests {
         let names = ["triage", "verify"].map(|name| FormulaName::parse(name).unwrap());
         let refused = parse(b"ended refused triage verify \xff\n").ended;
         assert_eq!(refused, Some(Ended::Refused(names.to_vec())));
+        assert_eq!(parse(b"cpu 1m2.500s 0m0,25s\n").cpu_seconds, Some(62.75));
+        for wrong in ["cpu", "cpu 1s 1s", "cpu 0mnans 0m0s", "cpu -1m0s 0m0s", "cpu 0minfs 0m1s"] {
+            assert_eq!(parse(wrong.as_bytes()).cpu_seconds, None, "{wrong}");
+        }
         assert_eq!(parse(b"ended exit 121\n").ended, Some(Ended::Exit(RESTARTED_EXIT_CODE)));
     }
 

@@ -14,7 +14,7 @@ use crate::{
     ids::{ActionId, BotName, DispatchId, FormulaName, JobId, Revision, SecretName},
     outcome::{
         Cause, Outcome,
-        result_file::{self, Artifact, LogStatus, ResultFile, StepResult},
+        result_file::{self, Artifact, LogStatus, ResultFile, StepResult, Usage},
     },
 };
 
@@ -221,6 +221,9 @@ pub struct Ending {
     /// What was kept of its files.
     #[serde(default)]
     pub artifacts: Vec<Artifact>,
+    /// The CPU time that the task used, in seconds.
+    #[serde(default)]
+    pub cpu_seconds: Option<f64>,
 }
 
 /// The end of a log.
@@ -281,6 +284,7 @@ impl Ending {
             log: Excerpt::lost(),
             steps: Vec::new(),
             artifacts: Vec::new(),
+            cpu_seconds: None,
         }
     }
 }
@@ -427,7 +431,7 @@ impl Job {
             attempts: self.attempts.iter().map(result_file::Attempt::from).collect(),
             steps: self.steps(),
             artifacts: ending.artifacts.clone(),
-            usage: None,
+            usage: ending.cpu_seconds.map(|cpu| Usage { peak_memory: None, cpu_seconds: Some(cpu) }),
         })
     }
 }

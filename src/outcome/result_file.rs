@@ -55,7 +55,7 @@ pub struct ResultFile {
     /// What was kept of its files, in the order of their names. What was asked for and not kept is said
     /// in `message`.
     pub artifacts: Vec<Artifact>,
-    /// What it used, where Nomad says so.
+    /// What it used, where that is known.
     pub usage: Option<Usage>,
 }
 
@@ -124,9 +124,9 @@ pub struct Artifact {
 /// What the task used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Usage {
-    /// The most memory that it held, in bytes.
+    /// The most memory that it held, in bytes; null as long as nothing tells it.
     pub peak_memory: Option<u64>,
-    /// CPU time in seconds.
+    /// CPU time in seconds, of the formula and of what it waited for; null where the task was killed at once.
     pub cpu_seconds: Option<f64>,
 }
 

@@ -101,6 +101,7 @@ pub fn judge(evidence: &Evidence<'_>) -> Ending {
         log: Excerpt::lost(),
         steps: evidence.report.map(|report| report.steps.clone()).unwrap_or_default(),
         artifacts: Vec::new(),
+        cpu_seconds: evidence.report.and_then(|report| report.cpu_seconds),
     }
 }
 

@@ -45,6 +45,7 @@ async fn every_ending_has_its_result_file() {
     assert_eq!(success["log_status"], "complete");
     assert_eq!(success["attempts"].as_array().unwrap().len(), 1);
     assert_eq!(success["approved_by"], "merged (low blast radius)");
+    assert!(success["usage"]["cpu_seconds"].as_f64().is_some_and(|cpu| cpu > 0.0), "{success}");
     for time in ["submitted_at", "dispatched_at", "started_at", "finished_at", "timestamp"] {
         success[time].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     }

@@ -86,7 +86,7 @@ async fn what_runs_and_what_waits_is_estimated_by_earlier_runs() {
     first_agent.kill();
     let _agent = world.agent().await;
     world.commit_action("second", "wait", &seconds(300));
-    started(&world, "second").await;
+    ann.until("second", "working").await;
     world.commit_action("third", "wait", &seconds(0));
     let third = wait_for("an estimate", LIMIT, async || {
         let job = ann.look("third")?;

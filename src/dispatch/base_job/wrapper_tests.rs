@@ -109,6 +109,16 @@ fn steps(text: &str) -> Task {
 }
 
 #[test]
+fn the_time_of_the_processor_is_told_and_that_of_waiting_is_not() {
+    for shell in shells() {
+        let work = "sh -c 'i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done'; sleep 2";
+        let ending = Task::new("", work).run(&shell);
+        let cpu = ending.report.cpu_seconds.unwrap();
+        assert!(cpu > 0.01 && cpu < ending.took.as_secs_f64() - 1.5, "{shell:?}: {cpu} s");
+    }
+}
+
+#[test]
 fn both_streams_are_one_and_nothing_is_added() {
     for shell in shells() {
         let ending =
