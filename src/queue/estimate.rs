@@ -1,7 +1,7 @@
 //! When waiting jobs may start and running ones end, from how long earlier runs of their formulas took.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     time::Duration,
 };
 
@@ -73,7 +73,7 @@ pub fn ahead(
     load: &Load,
     rules: &Rules,
     past: &Past,
-    ends: &HashMap<JobId, Timestamp>,
+    ends: &BTreeMap<JobId, Timestamp>,
     now: Timestamp,
 ) -> HashMap<JobId, Estimate> {
     let (mut queue, mut load) = (queue.first(AHEAD, load, rules, now), load.launched());
@@ -171,11 +171,11 @@ mod tests {
             queue.push(Candidate { submitted_at, ..candidate.clone() });
         }
         let (rules, past) = (one_at_a_time(), past(&[("build", 30)]));
-        let look = |queue: &Queue, ends: &HashMap<JobId, Timestamp>| {
+        let look = |queue: &Queue, ends: &BTreeMap<JobId, Timestamp>| {
             ahead(queue, &load, &rules, &past, ends, at(10))
         };
-        assert_eq!(look(&queue, &HashMap::new()), HashMap::new(), "nobody knows when the first ends");
-        let ends = HashMap::from([(held.job_id, at(60))]);
+        assert_eq!(look(&queue, &BTreeMap::new()), HashMap::new(), "nobody knows when the first ends");
+        let ends = BTreeMap::from([(held.job_id, at(60))]);
         let estimate = |starts: i64, finishes: Option<i64>| Estimate {
             starts_at: Some(at(starts)),
             finishes_at: finishes.map(at),
@@ -199,7 +199,7 @@ mod tests {
         load.insert(used.job_id, Running::of(&used, at(0)), 1);
         load.remove(used.job_id);
         queue.push(other.clone());
-        let estimates = ahead(&queue, &load, &rules, &Past::default(), &HashMap::new(), at(10));
+        let estimates = ahead(&queue, &load, &rules, &Past::default(), &BTreeMap::new(), at(10));
         assert_eq!(estimates[&other.job_id].starts_at, Some(at(60)));
     }
 
@@ -219,7 +219,7 @@ mod tests {
             let caps = Caps { running: limit, ..Caps::default() };
             let models = Models { loaded: models, patience: Duration::ZERO, minimum: Duration::from_secs(9) };
             let rules = Rules { caps, models, ..Rules::default() };
-            let (mut queue, mut load, mut ends) = (Queue::default(), Load::default(), HashMap::new());
+            let (mut queue, mut load, mut ends) = (Queue::default(), Load::default(), BTreeMap::new());
             let now = at(100);
             for (formula, model) in waiting {
                 queue.push(candidate(&formula.to_string(), model.map(|model| model.to_string()).as_deref()));

@@ -1,13 +1,13 @@
 //! What each job waits for that has no task yet, in words, and when it may start and end.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 
 use super::{Driver, Slot};
 use crate::{
     action::after,
-    ids::{ActionId, JobId},
+    ids::{ActionId, FormulaName, JobId},
     lifecycle::Stage,
     queue::{
         Full, Hold,
@@ -76,10 +76,10 @@ impl Driver {
 
     /// What the past lets expect of live jobs.
     fn estimates(&self, now: Timestamp) -> HashMap<JobId, Estimate> {
-        let (mut ends, mut estimates) = (HashMap::new(), HashMap::new());
+        let (mut ends, mut estimates) = (BTreeMap::new(), HashMap::new());
         for (job_id, slot) in &self.slots {
             let job = &slot.job;
-            let formula = job.work.formula.as_ref().map(|formula| formula.as_str());
+            let formula = job.work.formula.as_ref().map(FormulaName::as_str);
             if job.stage == Stage::Waiting {
                 let time = job.work.not_before.filter(|at| *at > now && job.approved_by.is_some());
                 let starts_at = time.filter(|_| job.work.after.is_empty());

@@ -19,10 +19,8 @@ impl Driver {
         let PauseOrder { paused, reply } = order;
         let saved = self.rooms.store.set_paused(paused.as_ref()).await;
         if saved.is_ok() {
-            match &paused {
-                Some(paused) => tracing::warn!("{paused}"),
-                None => tracing::info!("resumed"),
-            }
+            let said = paused.as_ref().map_or_else(|| "resumed".to_owned(), ToString::to_string);
+            tracing::info!("{said}");
             self.pause(paused);
         }
         // Whoever asked may be gone.
