@@ -19,15 +19,15 @@ use crate::tokens::HolderName;
 
 /// How much of the rate may be used at once: so many seconds' worth.
 const BURST: Duration = Duration::from_secs(10);
-/// How many addresses are told apart. When more than these ask too often at a time, others wait with them.
-const ADDRESSES: usize = 10_000;
+/// How many tokens, and how many addresses, are told apart. While more than these ask too often, others wait with
+/// them.
+const CALLERS: usize = 10_000;
 
 /// Holds every token to a rate, and every address that shows no good token.
 #[derive(Debug)]
 pub struct Limits {
     /// Requests a second; 0 is no limit.
     rate: u32,
-    /// Bounded by the tokens on record.
     holders: Mutex<Spaced<HolderName>>,
     addresses: Mutex<Spaced<IpAddr>>,
 }
@@ -44,7 +44,7 @@ impl Limits {
 
     /// Counts a request with a good token.
     pub(super) fn holder(&self, name: &HolderName) -> Result<(), Problem> {
-        self.count(&self.holders, name.clone(), usize::MAX)
+        self.count(&self.holders, name.clone())
     }
 
     /// Counts a request without one. Of an IPv6 address the network counts: whoever has one has 2^64 of them.
@@ -53,21 +53,20 @@ impl Limits {
             IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
             address @ IpAddr::V4(_) => address,
         };
-        self.count(&self.addresses, caller, ADDRESSES)
+        self.count(&self.addresses, caller)
     }
 
     fn count<Caller: Eq + Hash>(
         &self,
         spaced: &Mutex<Spaced<Caller>>,
         caller: Caller,
-        most: usize,
     ) -> Result<(), Problem> {
         if self.rate == 0 {
             return Ok(());
         }
         let spacing = Duration::from_secs(1) / self.rate;
         let mut spaced = spaced.lock().unwrap_or_else(PoisonError::into_inner);
-        take(&mut spaced, caller, most, spacing, Instant::now()).map_err(|wait| {
+        take(&mut spaced, caller, CALLERS, spacing, Instant::now()).map_err(|wait| {
             let seconds = wait.as_secs() + 1;
             let detail = format!("more than {} requests a second: ask again in {seconds} s", self.rate);
             let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, detail);
