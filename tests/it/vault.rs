@@ -399,6 +399,10 @@ async fn unknown_secrets_are_named_and_their_groups_not_made() {
     assert_eq!(grants.members("consign-go").await.unwrap(), Vec::<String>::new(), "the gate stays shut");
     grants.withdraw("alloc-1").await.unwrap();
     assert_eq!(grants.members("runner-A").await.unwrap(), Vec::<String>::new());
+
+    assert_eq!(grants.unknown_secrets(&[]).await.unwrap(), []);
+    server.vault.stop().await.unwrap();
+    assert!(grants.unknown_secrets(&[]).await.is_err(), "Vault is asked also where nothing is wanted");
 }
 
 #[tokio::test]
