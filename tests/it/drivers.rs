@@ -177,7 +177,8 @@ async fn a_formula_starts_once_and_ends_when_told(name: &str, driver: &str) {
     let _agent = world.agent().await;
     printed(&world, "by hand").await;
 
-    let wait = "trap 'echo bye; exit 7' TERM\necho $CONSIGN_ACTION_ID\nsleep 300 & wait\n";
+    // The trap comes after the fork: what was forked and is not yet another program would say goodbye too.
+    let wait = "sleep 300 &\ntrap 'echo bye; exit 7' TERM\necho $CONSIGN_ACTION_ID\nwait\n";
     commit(&world, &[("again.sh", wait, ""), ("cancelled.sh", wait, "")]);
     let allocation = printed(&world, "again").await;
     let path = format!("/v1/client/allocation/{allocation}/restart");
