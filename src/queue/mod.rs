@@ -94,6 +94,12 @@ impl Queue {
         self.paused = paused.map(Arc::new);
     }
 
+    /// Whether an operator holds it.
+    #[must_use]
+    pub const fn is_paused(&self) -> bool {
+        self.paused.is_some()
+    }
+
     /// How many wait.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -34,14 +34,16 @@ async fn a_paused_agent_launches_nothing_until_it_is_resumed_also_after_a_crash(
     let agent = world.agent().await;
     let ann = Operator::new(&world, "ann", "admin");
     let ben = Operator::new(&world, "ben", "read,submit");
-    world.commit_action("before", "held", "");
+    let group = "concurrency = { group = \"deploy\", limit = 1, when_full = \"cancel_older\" }\n";
+    world.commit_action("before", "held", group);
     started(&world, "held").await;
 
     let said = ann.done(&["pause", "--reason", "a new disk"]);
     assert!(said.starts_with("paused by ann since ") && said.contains("a new disk"), "{said}");
     assert!(ben.refused(&["resume"]).contains("scope admin"));
     assert!(ann.refused(&["pause", "--reason", " "]).contains("reason"));
-    world.commit_action("after", "quick", "");
+    // It would take the place of what works, and does not while it could not start.
+    world.commit_action("after", "quick", group);
     let queued = ann.until("after", "queued").await;
     let submitted = ben.done(&["submit", "--formula", "quick", "--blast-radius", "low"]).trim().to_owned();
     let waits_for = |job: &Value| job["waits_for"].as_str().unwrap_or_default().to_owned();

@@ -193,13 +193,7 @@ impl Driver {
     pub async fn run(mut self, ending: CancellationToken) {
         let following =
             tokio::spawn(scan::follow(Arc::clone(&self.rooms), self.sender.clone(), ending.clone()));
-        // What `when_full` says is decided in the order in which jobs came.
-        let mut loaded: Vec<(Timestamp, JobId)> =
-            self.slots.iter().map(|(job_id, slot)| (slot.job.asked_at(), *job_id)).collect();
-        loaded.sort_unstable();
-        for (_, job_id) in loaded {
-            self.consider(job_id);
-        }
+        self.consider_all();
         loop {
             while let Some(job_id) = self.unsettled.pop() {
                 self.settle(job_id).await;
@@ -303,6 +297,16 @@ impl Driver {
             }
         }
         self.weigh(job_id);
+    }
+
+    /// Considers every job, in the order in which they came: what `when_full` says is decided in it.
+    fn consider_all(&mut self) {
+        let mut jobs: Vec<(Timestamp, JobId)> =
+            self.slots.iter().map(|(job_id, slot)| (slot.job.asked_at(), *job_id)).collect();
+        jobs.sort_unstable();
+        for (_, job_id) in jobs {
+            self.consider(job_id);
+        }
     }
 
     /// Decides what comes next for a job, and begins it.

@@ -22,6 +22,8 @@ impl Driver {
             let said = paused.as_ref().map_or_else(|| "resumed".to_owned(), ToString::to_string);
             tracing::info!("{said}");
             self.pause(paused);
+            // What `when_full` says was left undecided meanwhile.
+            self.consider_all();
         }
         // Whoever asked may be gone.
         drop(reply.send(saved));

@@ -13,7 +13,8 @@ impl Driver {
     /// Puts a job in the queue, or ends it where its group is full and it would not wait.
     pub(super) fn line_up(&mut self, job_id: JobId) {
         let Some(slot) = self.slots.get_mut(&job_id) else { return };
-        let first = !std::mem::replace(&mut slot.lined_up, true);
+        // A paused queue lets what works go on: nobody takes its place before another could.
+        let first = !self.queue.is_paused() && !std::mem::replace(&mut slot.lined_up, true);
         if let (true, Some(concurrency)) = (first, slot.job.work.concurrency.clone()) {
             self.make_room(job_id, &concurrency);
         }
