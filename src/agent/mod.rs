@@ -253,6 +253,7 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
     let webhook_secret = webhook_secret(config)?;
     let ops = ops_settings(config, config.store.path.join("mirror.git"))?;
     let store = Store::open(&config.store.path).await?;
+    let archive = Archive::open(&config.artifacts()).map_err(|error| setting("[store] artifacts", &error))?;
     let listen = |source| Error::Listen { address: config.server.listen.to_string(), source };
     let listener = TcpListener::bind(config.server.listen).await.map_err(listen)?;
 
@@ -281,6 +282,8 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
         driver: Arc::clone(&driver),
         scrape: http::Scrape::new(metrics.clone()),
         desk: Arc::clone(&desk),
+        archive: archive.clone(),
+        audience: http::Audience::default(),
         ending: stopping.clone(),
     };
     tasks.spawn(http::serve(listener, Arc::new(rooms)));
@@ -298,6 +301,7 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
         orders: driver,
         webhook_secret,
         desk,
+        archive,
     }
     .run(&options, &stopping, &tasks)
     .await;
@@ -325,6 +329,7 @@ struct Running<'config> {
     webhook_secret: Option<SecretString>,
     /// Where it finds who takes submissions.
     desk: Arc<OnceLock<Desk>>,
+    archive: Archive,
 }
 
 impl Running<'_> {
@@ -335,8 +340,7 @@ impl Running<'_> {
         tasks: &TaskTracker,
     ) -> Result<(), Error> {
         let config = self.config;
-        let archive = Archive::open(&config.artifacts())
-            .map_err(|error| Error::Setting { key: "[store] artifacts", problem: chain(&error) })?;
+        let archive = self.archive.clone();
         let deliverer = Deliverer::new(
             self.store.clone(),
             archive.clone(),

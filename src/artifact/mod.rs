@@ -4,11 +4,13 @@
 //! fetches what was chosen and keeps it. Names come from the task, so none is trusted.
 
 pub mod content_type;
+pub mod described;
 pub mod glob;
 pub mod name;
 pub mod remark;
 pub mod selection;
 
+pub use described::{Described, INLINE_LIMIT, INLINE_TOTAL};
 pub use glob::Globs;
 pub use remark::{Kind, Remarks};
 pub use selection::{Chosen, Entry, EntryKind, Selection};

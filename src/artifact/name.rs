@@ -20,16 +20,29 @@ pub fn is_legal_part(part: &str) -> bool {
 /// Where an artifact can be had: a path on the agent's HTTP address, each part of the name escaped.
 #[must_use]
 pub fn url(job_id: &str, name: &str) -> String {
-    let mut url = format!("/jobs/{job_id}/artifacts/");
-    for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
-            url.push(char::from(byte));
+    format!("/jobs/{job_id}/artifacts/{}", escape(name, b"-._~/"))
+}
+
+/// How a browser that asks for the artifact is to treat it: as a file of its last part's name (RFC 6266),
+/// whatever that name is.
+#[must_use]
+pub fn disposition(name: &str) -> String {
+    let file = name.rsplit('/').next().unwrap_or(name);
+    format!("attachment; filename*=UTF-8''{}", escape(file, b"-._~"))
+}
+
+/// The text in percent-encoding, but for letters, digits and the `plain` bytes.
+fn escape(text: &str, plain: &[u8]) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || plain.contains(&byte) {
+            escaped.push(char::from(byte));
         } else {
             // Writing to a string does not fail.
-            let _ = write!(url, "%{byte:02X}");
+            let _ = write!(escaped, "%{byte:02X}");
         }
     }
-    url
+    escaped
 }
 
 #[cfg(test)]
@@ -49,5 +62,11 @@ mod tests {
     #[test]
     fn a_url_keeps_folders_and_escapes_the_rest() {
         assert_eq!(url("01J", "a b/ä#?%.txt"), "/jobs/01J/artifacts/a%20b/%C3%A4%23%3F%25.txt");
+    }
+
+    #[test]
+    fn a_file_name_is_escaped_whole() {
+        assert_eq!(disposition("a/ä \".txt"), "attachment; filename*=UTF-8''%C3%A4%20%22.txt");
+        assert_eq!(disposition("plain"), "attachment; filename*=UTF-8''plain");
     }
 }

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 refused or failed, 2 wrong usage; `submit` that waits ends with the job's own.
 
 mod agent;
+mod artifacts;
 mod bootstrap;
 mod completions;
 mod doctor;
@@ -63,6 +64,8 @@ enum Command {
     Show(jobs::One),
     /// Print what a job printed.
     Logs(jobs::Logs),
+    /// List what was kept of a job's files, or print one of them.
+    Artifacts(artifacts::Artifacts),
     /// End a job.
     Cancel(jobs::One),
     /// Run a job again that was launched and ended without success.
@@ -177,6 +180,7 @@ async fn perform(command: Command, surroundings: &Surroundings) -> Outcome {
         Command::Jobs(arguments) => jobs::list(&arguments, surroundings).await,
         Command::Show(arguments) => jobs::show(&arguments, surroundings).await,
         Command::Logs(arguments) => jobs::logs(&arguments, surroundings).await,
+        Command::Artifacts(arguments) => artifacts::run(&arguments, surroundings).await,
         Command::Cancel(arguments) => jobs::cancel(&arguments, surroundings).await,
         Command::Retry(arguments) => jobs::retry(&arguments, surroundings).await,
         Command::Pause(arguments) => pause::pause(&arguments, surroundings).await,

@@ -7,29 +7,21 @@ use std::{
     io::{IsTerminal as _, stderr},
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
 };
 
 use clap_complete::ArgValueCompleter;
 use serde_json::{Map, Value};
-use tokio::time::{Instant, sleep};
 
 use super::{Failure, Outcome, Surroundings, completions, jobs, output, remote, table::plain};
 use crate::{
-    client::{Client, Error},
-    http::view::{JobDetails, Submitted},
+    client::{Client, Error, Wait},
+    http::view::JobDetails,
     ids::JobId,
     lifecycle::Phase,
 };
 
 /// What a command that waits ends with where there is no exit code of the job's own.
 const NOT_RUN: u8 = 125;
-/// How often it is looked whether the job has ended.
-const LOOK: Duration = Duration::from_millis(500);
-/// How long an agent may be away before nobody waits for it any more: a restart takes far less.
-const PATIENCE: Duration = Duration::from_mins(10);
-/// How often a submission is sent whose answer did not come. Its idempotency key keeps it one job.
-const TRIES: u32 = 3;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Submission {
@@ -90,7 +82,7 @@ async fn perform(arguments: &Submission, surroundings: &Surroundings) -> Outcome
     };
     let client = remote::client(&arguments.agent, surroundings)?;
     let key = arguments.idempotency_key.clone().unwrap_or_else(|| JobId::new().to_string());
-    let submitted = submit(&client, &action, &key).await?;
+    let submitted = client.submit(&action.into(), &key).await?;
     let id = submitted.job_id.as_str();
     if arguments.json && !arguments.wait {
         output::line(&serde_json::to_string_pretty(&submitted)?);
@@ -121,46 +113,18 @@ async fn perform(arguments: &Submission, surroundings: &Surroundings) -> Outcome
     Ok(ExitCode::from(code.unwrap_or(NOT_RUN)))
 }
 
-/// Submits, again where the answer did not come.
-async fn submit(client: &Client, action: &Map<String, Value>, key: &str) -> Result<Submitted, Error> {
-    let mut tries = 1;
-    loop {
-        match client.submit(action, key).await {
-            Err(error)
-                if tries < TRIES && error.may_pass() && !matches!(error, Error::Unreachable { .. }) =>
-            {
-                tries += 1;
-                sleep(LOOK).await;
-            }
-            answer => return answer,
-        }
-    }
-}
-
 /// The job once it has ended. Tells what it waits for, and on a terminal each change of its state.
-async fn ended(client: &Client, id: &str) -> Result<JobDetails, Failure> {
+async fn ended(client: &Client, id: &str) -> Result<JobDetails, Error> {
     let mut told = None;
-    let mut away_since = None;
-    loop {
-        match client.job(id).await {
-            Ok(job) if job.summary.outcome.is_some() => return Ok(job),
-            Ok(job) => {
-                away_since = None;
-                let state = (job.summary.state, job.summary.waits_for);
-                if told.as_ref() != Some(&state) {
-                    tell(state.0, state.1.as_deref());
-                    told = Some(state);
-                }
+    client
+        .wait(id, &Wait::default(), |job| {
+            let state = (job.summary.state, job.summary.waits_for.clone());
+            if job.summary.outcome.is_none() && told.as_ref() != Some(&state) {
+                tell(state.0, state.1.as_deref());
+                told = Some(state);
             }
-            Err(error) if error.may_pass() => {
-                if away_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
-                    return Err(error.into());
-                }
-            }
-            Err(error) => return Err(error.into()),
-        }
-        sleep(LOOK).await;
-    }
+        })
+        .await
 }
 
 fn tell(state: Phase, waits_for: Option<&str>) {

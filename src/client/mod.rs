@@ -1,13 +1,39 @@
-//! A client of an agent's HTTP API.
+//! A client of an agent's HTTP API, for programs that have work done.
+//!
+//! [`Client::submit_and_wait`] hands the agent work and returns when it has ended: it is told so by a webhook on a
+//! free port of this machine, and asks every now and then where none can reach it.
+//!
+//! ```no_run
+#![doc = include_str!("../../tests/it/client/example.rs")]
+//! ```
+//!
+//! # Guarantees
+//!
+//! - A submission whose answer was lost is repeated with its idempotency key: it makes one job.
+//! - A webhook only wakes: how a job ended is what the agent answers then. A forged one changes nothing.
+//! - An agent that is away for less than ten minutes is waited for.
+//! - Dropping a future of this client asks for nothing more and leaves no receiver behind. A job that was
+//!   submitted goes on; the webhooks that it still has are given up by the agent.
+
+mod artifacts;
+mod error;
+mod receiver;
+#[cfg(test)]
+mod tests;
+mod wait;
 
 use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
+pub use self::{
+    error::Error,
+    wait::{AtDeadline, By, Wait},
+};
 use crate::{
     http::{
         submit::IDEMPOTENCY_KEY,
@@ -24,6 +50,10 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long a request may take that does not follow something. The agent answers an order once it is on
 /// record, and a step in hand may take up to Nomad's own limit of 30 s.
 const TIME_LIMIT: Duration = Duration::from_mins(1);
+/// How often a submission is sent whose answer did not come. Its idempotency key keeps it one job.
+const TRIES: u32 = 3;
+/// How long is waited before something is asked again.
+const PAUSE: Duration = Duration::from_millis(500);
 /// How many jobs are asked for at a time.
 const PAGE: usize = 200;
 
@@ -33,77 +63,6 @@ pub struct Client {
     http: reqwest::Client,
     address: String,
     token: Option<SecretString>,
-}
-
-/// Why an agent did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The address makes no sense.
-    #[error("{address:?} is no address of an agent: give one such as http://127.0.0.1:8480")]
-    Address {
-        /// The address.
-        address: String,
-    },
-    /// Nobody answers there.
-    #[error("no agent answers at {address}: is it running there? --addr or CONSIGN_ADDR names another place")]
-    Unreachable {
-        /// The address.
-        address: String,
-        /// Why.
-        #[source]
-        source: reqwest::Error,
-    },
-    /// The connection broke off.
-    #[error("the agent at {address} did not answer to the end")]
-    Broken {
-        /// The address.
-        address: String,
-        /// Why.
-        #[source]
-        source: reqwest::Error,
-    },
-    /// No token was given.
-    #[error(
-        "the agent at {address} wants a token: set CONSIGN_TOKEN; on the agent's machine \
-         `consign token create NAME --scope read,submit` makes one"
-    )]
-    NoToken {
-        /// The address.
-        address: String,
-    },
-    /// The token is not good, or not any more.
-    #[error(
-        "the agent at {address} refuses the token in CONSIGN_TOKEN: {detail}; `consign token create` makes another"
-    )]
-    Unauthorized {
-        /// The address.
-        address: String,
-        /// What the agent says.
-        detail: String,
-    },
-    /// The token has not the scope.
-    #[error("{detail}: `consign token create NAME --scope …` makes one that has")]
-    Scope {
-        /// What the agent says.
-        detail: String,
-    },
-    /// The agent says no.
-    #[error("{detail}")]
-    Refused {
-        /// The HTTP status.
-        status: StatusCode,
-        /// What the agent says.
-        detail: String,
-    },
-    /// The answer is none of an agent's.
-    #[error("what answers at {address} is no consign agent, or one of another version")]
-    Reply {
-        /// The address.
-        address: String,
-        /// Why.
-        #[source]
-        source: serde_json::Error,
-    },
 }
 
 /// A log that is followed.
@@ -171,9 +130,21 @@ impl Client {
     }
 
     /// Has it take an action without an id, and gives its job's id. With the same `key` and action it makes one
-    /// job, however often it is asked.
-    pub async fn submit(&self, action: &Map<String, Value>, key: &str) -> Result<Submitted, Error> {
-        self.read(self.request(Method::POST, "/jobs").header(IDEMPOTENCY_KEY, key).json(action)).await
+    /// job, however often it is asked; it is asked again where the answer does not come.
+    pub async fn submit(&self, action: &Value, key: &str) -> Result<Submitted, Error> {
+        let mut tries = 1;
+        loop {
+            let request = self.request(Method::POST, "/jobs").header(IDEMPOTENCY_KEY, key).json(action);
+            match self.read(request).await {
+                Err(error)
+                    if tries < TRIES && error.may_pass() && !matches!(error, Error::Unreachable { .. }) =>
+                {
+                    tries += 1;
+                    sleep(PAUSE).await;
+                }
+                answer => return answer,
+            }
+        }
     }
 
     /// Has it put on record that a job shall end. It is over when its state says so.
@@ -273,24 +244,6 @@ impl Client {
     }
 }
 
-impl Error {
-    /// Whether the same may succeed soon: nobody answered, or somebody who is starting or ending.
-    #[must_use]
-    pub fn may_pass(&self) -> bool {
-        match self {
-            Self::Unreachable { .. } | Self::Broken { .. } => true,
-            Self::Refused { status, .. } => matches!(
-                *status,
-                StatusCode::TOO_MANY_REQUESTS
-                    | StatusCode::BAD_GATEWAY
-                    | StatusCode::SERVICE_UNAVAILABLE
-                    | StatusCode::GATEWAY_TIMEOUT
-            ),
-            _ => false,
-        }
-    }
-}
-
 impl LogStream {
     /// The next piece; `None` once the job has ended and all has come.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
@@ -322,39 +275,4 @@ fn escape(id: &str) -> String {
             }
         })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_completed_and_checked() {
-        for (given, address) in [
-            ("127.0.0.1:8480", "http://127.0.0.1:8480"),
-            ("http://agent.example/", "http://agent.example"),
-            ("https://agent.example/consign", "https://agent.example/consign"),
-        ] {
-            assert_eq!(Client::new(given, None).unwrap().address, address);
-        }
-        for wrong in ["", "ftp://agent", "http://"] {
-            assert!(matches!(Client::new(wrong, None), Err(Error::Address { .. })), "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn an_id_stays_one_segment() {
-        assert_eq!(escape("fix-4.2"), "fix-4.2");
-        assert_eq!(escape("../x?y"), "%2E.%2Fx%3Fy");
-    }
-
-    #[tokio::test]
-    async fn an_agent_that_is_not_there_is_said_so() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        drop(listener);
-        let error = Client::new(&address, None).unwrap().job("a").await.unwrap_err();
-        assert!(matches!(&error, Error::Unreachable { .. }), "{error:?}");
-        assert!(error.to_string().contains(&address), "{error}");
-    }
 }

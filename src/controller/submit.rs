@@ -62,10 +62,12 @@ impl Desk {
     }
 
     /// Takes an action as JSON from `by`; gives the id of its job once that is on record. The same key with
-    /// the same body gives the same job.
+    /// the same body gives the same job. Webhooks may go to this machine where `on_loopback` says that the
+    /// submitter is there.
     pub async fn submit(
         &self,
         by: &str,
+        on_loopback: bool,
         key: Option<IdempotencyKey>,
         body: Map<String, Value>,
     ) -> Result<JobId, Refused> {
@@ -78,7 +80,7 @@ impl Desk {
         }
         let revision = self.store.revision().await?.ok_or(Refused::NotNow)?;
         let job_id = JobId::new();
-        let submitted = Submitted { job_id, by, body };
+        let submitted = Submitted { job_id, by, on_loopback, body };
         let Sound { action, mut work } =
             submission::read(&self.repo, &revision, submitted, &self.rules).await?;
         let bot = self.base_jobs.declared(&work.base_job).bot(&action.formula, &work.args);

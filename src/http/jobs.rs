@@ -76,6 +76,7 @@ pub(super) async fn show(State(app): State<App>, id: PathId) -> Result<Json<JobD
     let live = app.live.steps(&job).await;
     let mut details = JobDetails::of(&job, live);
     explain(&mut details.summary, explanation(&app, [&job].into_iter()).await.get(&job.job_id));
+    app.archive.inline(job.job_id, &mut details.artifacts).await;
     Ok(Json(details))
 }
 

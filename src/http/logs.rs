@@ -1,14 +1,13 @@
 //! What a job printed: from Nomad while it works, and after its end what was kept.
 
-use std::{convert::Infallible, time::Duration};
+use std::time::Duration;
 
 use axum::{
-    body::{Body, Bytes},
+    body::Bytes,
     extract::{Path, Query, State, rejection::QueryRejection},
     http::header,
     response::{IntoResponse as _, Response},
 };
-use futures_util::stream;
 use serde::Deserialize;
 use tokio::{
     sync::{mpsc, watch},
@@ -19,6 +18,7 @@ use super::{
     App,
     jobs::{PathId, find},
     problem::Problem,
+    stream,
 };
 use crate::{
     ids::{DispatchId, JobId},
@@ -58,10 +58,7 @@ pub(super) async fn logs(
         let (sender, receiver) = mpsc::channel(PIECES);
         let follower = Follower { app, job_id: job.job_id, sender };
         tokio::spawn(follower.run());
-        let pieces = stream::unfold(receiver, async |mut receiver| {
-            receiver.recv().await.map(|piece| (Ok::<Bytes, Infallible>(piece), receiver))
-        });
-        return Ok(([TEXT], Body::from_stream(pieces)).into_response());
+        return Ok(([TEXT], stream::body(receiver)).into_response());
     }
     let text = match timeout(PATIENCE, printed(&app, &job)).await {
         Ok(Some(text)) => text,

@@ -4,6 +4,8 @@
 //! the driver. `routes` is the one list of what there is and who may use it.
 
 mod access;
+mod artifacts;
+mod events;
 mod formulas;
 mod hooks;
 mod jobs;
@@ -15,6 +17,7 @@ mod problem;
 mod rate;
 mod routes;
 mod scrape;
+mod stream;
 pub mod submit;
 #[cfg(test)]
 mod tests;
@@ -39,13 +42,14 @@ use serde_json::json;
 use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
-pub use self::{hooks::HookSecret, live::Live, rate::Limits, scrape::Scrape};
+pub use self::{events::Audience, hooks::HookSecret, live::Live, rate::Limits, scrape::Scrape};
 use self::{problem::Problem, routes::Route};
 use crate::{
     controller::{driver::Inbox, health::Health, submit::Desk},
     nomad,
     store::Store,
     tokens::TokensFile,
+    track::artifact::Archive,
 };
 
 /// The largest body of a request, in bytes, but for the webhook's.
@@ -80,6 +84,10 @@ pub struct Rooms {
     pub scrape: Scrape,
     /// Who takes submissions; set once the agent takes work.
     pub desk: Arc<OnceLock<Desk>>,
+    /// Where the artifacts of jobs are kept.
+    pub archive: Archive,
+    /// Who listens to events.
+    pub audience: Audience,
     /// Ends what would go on for ever.
     pub ending: CancellationToken,
 }

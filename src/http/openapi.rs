@@ -21,7 +21,8 @@ pub fn document() -> Value {
     let mut paths: Map<String, Value> = Map::new();
     for route in routes::table() {
         let operation = operation(&route, &mut schemas);
-        let methods = paths.entry(route.path.to_owned()).or_insert_with(|| json!({}));
+        // A name with slashes is one parameter.
+        let methods = paths.entry(route.path.replace("{*", "{")).or_insert_with(|| json!({}));
         methods[route.method.as_str().to_ascii_lowercase()] = operation;
     }
     json!({
@@ -80,15 +81,20 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator) -> Value {
 
 /// The names in braces in a path.
 fn in_path(path: &str) -> impl Iterator<Item = &str> {
-    path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+    let braced = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    braced.map(|name| name.trim_start_matches('*'))
 }
 
 fn path_parameter(name: &str) -> Value {
+    let description = match name {
+        "id" => "A job id, or an action id.",
+        _ => "The file's path relative to the task's working directory; its slashes may be escaped.",
+    };
     json!({
         "name": name,
         "in": "path",
         "required": true,
-        "description": "A job id, or an action id.",
+        "description": description,
         "schema": { "type": "string" },
     })
 }
@@ -103,6 +109,16 @@ fn response(answer: &Answer, schemas: &mut SchemaGenerator) -> Value {
         Content::Json(schema) => json!({ "application/json": { "schema": schema(schemas) } }),
         Content::Object => json!({ "application/json": { "schema": { "type": "object" } } }),
         Content::Metrics => json!({ "application/openmetrics-text": { "schema": { "type": "string" } } }),
+        Content::Events(data) => {
+            // OpenAPI 3.1 has no words for the events themselves: `contentSchema` is of each one's data.
+            let schema = json!({
+                "type": "string",
+                "contentMediaType": "application/json",
+                "contentSchema": data(schemas),
+            });
+            json!({ "text/event-stream": { "schema": schema } })
+        }
+        Content::Bytes => json!({ "*/*": {} }),
         Content::Text => json!({ "text/plain": { "schema": { "type": "string" } } }),
     };
     json!({ "description": answer.description, "content": content })
@@ -120,9 +136,10 @@ const fn why(status: u16) -> &'static str {
         400 => "the request cannot be read",
         401 => "there is no authorization, or one that is not known or has expired",
         403 => "the token has not the scope",
-        404 => "there is no such job or formula",
+        404 => "there is no such job, formula or artifact",
         409 => "the job is not in a state for it, or the idempotency key stands for another request",
         413 => "the body is too large",
+        416 => "the range lies outside of the file",
         422 => "a parameter or a field makes no sense",
         429 => "that was too often; Retry-After says how many seconds to wait",
         500 => "the agent's store failed",

@@ -11,12 +11,12 @@ use schemars::{Schema, SchemaGenerator};
 use super::{
     App,
     access::Access,
-    formulas, health, hooks,
+    artifacts, events, formulas, health, hooks,
     jobs::{self, PAGE_LIMIT},
     logs, openapi, pause, readyz, scrape, submit,
     view::{FormulaList, JobDetails, JobList, PauseRequest, PauseState, RetryRequest, Submitted},
 };
-use crate::{lifecycle::Phase, tokens::Scope};
+use crate::{lifecycle::Phase, tokens::Scope, webhook};
 
 /// One thing that can be asked for.
 pub(super) struct Route {
@@ -62,6 +62,10 @@ pub(super) enum Content {
     Object,
     /// Text.
     Text,
+    /// Server-Sent Events whose data is JSON of this type.
+    Events(TypeOf),
+    /// Bytes of whatever media type.
+    Bytes,
     /// Metrics, as `OpenMetrics` has them.
     Metrics,
 }
@@ -193,6 +197,20 @@ pub(super) fn table() -> Vec<Route> {
         },
         Route {
             answers: vec![
+                bytes(200, "the file, of the media type that its name suggests"),
+                bytes(206, "the part of it that `Range` asks for"),
+            ],
+            problems: vec![404, 416],
+            ..route(
+                Method::GET,
+                "/jobs/{id}/artifacts/{*name}",
+                read,
+                get(artifacts::artifact),
+                "A kept file of a job. Its `ETag` is the SHA-256.",
+            )
+        },
+        Route {
+            answers: vec![
                 json(
                     200,
                     "it had ended already, and is as it was",
@@ -212,6 +230,33 @@ pub(super) fn table() -> Vec<Route> {
                 post(jobs::cancel),
                 "Ends a job. It is over when its state is done or failed: then its allocation is dead and its \
                  grant withdrawn.",
+            )
+        },
+        Route {
+            query: vec![Parameter {
+                name: "job",
+                description: "This job alone, by its job id or action id, from what is known of it on.",
+                schema: SchemaGenerator::subschema_for::<String>,
+            }],
+            headers: vec![Parameter {
+                name: "Last-Event-ID",
+                description: "The `id` of the last event that is known: those after it are told, also from \
+                              before a restart. 0 is all that are kept.",
+                schema: SchemaGenerator::subschema_for::<u64>,
+            }],
+            answers: vec![Answer {
+                status: 200,
+                description: "events `phase`, each the body of a webhook without result and artifacts; an event \
+                              `gap` where some after Last-Event-ID are no longer kept",
+                content: Content::Events(SchemaGenerator::subschema_for::<webhook::Body>),
+            }],
+            problems: vec![404, 422],
+            ..route(
+                Method::GET,
+                "/events",
+                read,
+                get(events::events),
+                "Each change of a job's phase as it happens, as Server-Sent Events.",
             )
         },
         Route {
@@ -284,6 +329,10 @@ fn object(status: u16, description: &'static str) -> Answer {
 
 fn text(status: u16, description: &'static str) -> Answer {
     Answer { status, description, content: Content::Text }
+}
+
+fn bytes(status: u16, description: &'static str) -> Answer {
+    Answer { status, description, content: Content::Bytes }
 }
 
 fn limit_schema() -> Schema {

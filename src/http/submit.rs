@@ -1,13 +1,15 @@
 //! `POST /jobs`: work that comes without a commit.
 
+use std::net::SocketAddr;
+
 use axum::{
     Json,
     body::Bytes,
-    extract::{State, rejection::BytesRejection},
+    extract::{ConnectInfo, State, rejection::BytesRejection},
     http::{HeaderMap, HeaderName, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use schemars::{JsonSchema as _, Schema, SchemaGenerator};
+use schemars::{JsonSchema as _, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
@@ -19,12 +21,15 @@ use crate::{
 
 /// The header that keeps a repeated request from making a second job.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// The headers by which proxies tell of whom they speak for (RFC 7239, RFC 9110, and the usual ones).
+const FORWARDED: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
 /// The longest idempotency key, in bytes.
 pub(super) const KEY_LIMIT: usize = 255;
 
 pub(super) async fn submit(
     State(app): State<App>,
     by: By,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
@@ -37,9 +42,16 @@ pub(super) async fn submit(
         digest: hexadecimal::encode(&Sha256::digest(&body)),
     });
     let desk = app.desk.get().ok_or_else(Problem::not_now)?;
-    let job_id = desk.submit(by, key, action).await?.to_string();
+    let job_id = desk.submit(by, is_on_loopback(peer, &headers), key, action).await?.to_string();
     let place = [(header::LOCATION, format!("/jobs/{job_id}"))];
     Ok((StatusCode::ACCEPTED, place, Json(Submitted { job_id })).into_response())
+}
+
+/// Whether who asks is on this machine. Behind a reverse proxy everybody seems to be: a request that says that it
+/// was forwarded counts as one from elsewhere.
+fn is_on_loopback(peer: SocketAddr, headers: &HeaderMap) -> bool {
+    let forwarded = FORWARDED.iter().any(|name| headers.contains_key(*name));
+    peer.ip().to_canonical().is_loopback() && !forwarded
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
@@ -59,6 +71,11 @@ pub(super) fn schema(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = ActionKeys::json_schema(generator);
     if let Some(Value::Object(properties)) = schema.get_mut("properties") {
         properties.remove("id");
+        let url = json_schema!({
+            "type": ["string", "null"],
+            "description": "One URL more for `notify`. A loopback URL is fine for a submitter on loopback.",
+        });
+        properties.insert(submission::STATE_WEBHOOK_URL.to_owned(), url.into());
     }
     schema.insert("title".to_owned(), "consign submission".into());
     schema.insert("description".to_owned(), "What should run, and why: an action without an id.".into());
@@ -84,6 +101,26 @@ impl From<Refused> for Problem {
                 .with_header(header::RETRY_AFTER, "5")
             }
             Refused::Store(error) => error.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_forwarded_is_not_on_loopback() {
+        let direct = HeaderMap::new();
+        for (peer, expected) in
+            [("127.0.0.1:1", true), ("[::1]:1", true), ("[::ffff:127.0.0.1]:1", true), ("10.0.0.1:1", false)]
+        {
+            assert_eq!(is_on_loopback(peer.parse().unwrap(), &direct), expected, "{peer}");
+        }
+        for name in FORWARDED {
+            let headers =
+                HeaderMap::from_iter([(HeaderName::from_static(name), "10.0.0.1".parse().unwrap())]);
+            assert!(!is_on_loopback("127.0.0.1:1".parse().unwrap(), &headers), "{name}");
         }
     }
 }

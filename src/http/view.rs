@@ -5,13 +5,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    artifact::Described,
     formula::{self, Body},
     ids::Revision,
     intake::Listed,
     lifecycle::{Job, Origin, Phase},
     outcome::{
         Cause, Outcome,
-        result_file::{self, Artifact, ResultFile, StepResult},
+        result_file::{self, ResultFile, StepResult},
     },
     queue::{Paused, estimate::Estimate},
 };
@@ -85,7 +86,7 @@ pub struct JobDetails {
     /// The step that runs now.
     pub running_step: Option<String>,
     /// What was kept of its files.
-    pub artifacts: Vec<Artifact>,
+    pub artifacts: Vec<Described>,
     /// The result file's content, once it has ended.
     pub result: Option<ResultFile>,
 }
@@ -244,7 +245,11 @@ impl JobDetails {
             attempts: job.attempts.iter().map(result_file::Attempt::from).collect(),
             running_step: running_step(job, steps.len()),
             steps,
-            artifacts: result.iter().flat_map(|result| result.artifacts.clone()).collect(),
+            artifacts: result
+                .iter()
+                .flat_map(|result| &result.artifacts)
+                .map(|artifact| Described::of(&job.job_id.to_string(), artifact))
+                .collect(),
             result,
         }
     }

@@ -19,6 +19,9 @@ use crate::{
     webhook::resolve,
 };
 
+/// The key of a submission that has one URL more for `notify`.
+pub const STATE_WEBHOOK_URL: &str = "state_webhook_url";
+
 /// An action that was submitted.
 #[derive(Debug)]
 pub struct Submitted<'body> {
@@ -26,7 +29,9 @@ pub struct Submitted<'body> {
     pub job_id: JobId,
     /// Who submitted it.
     pub by: &'body str,
-    /// The action's keys; those that are null count as not given.
+    /// Whether whoever submitted it is on this machine, so that webhooks may go there too.
+    pub on_loopback: bool,
+    /// The action's keys, and [`STATE_WEBHOOK_URL`]; those that are null count as not given.
     pub body: Map<String, Value>,
 }
 
@@ -62,6 +67,7 @@ pub async fn read(
     rules: &Rules,
 ) -> Result<Sound, Refused> {
     let path = format!("{}.toml", submitted.job_id);
+    let on_loopback = submitted.on_loopback;
     let text = text(submitted).map_err(Refused::Invalid)?;
     let action = validation::check_action(&path, text.as_bytes()).map_err(|invalid| refused(&invalid))?;
     let formulas = AtRevision::read(repo, revision, &BTreeSet::from([action.formula])).await?;
@@ -70,24 +76,35 @@ pub async fn read(
         Checked::Invalid(invalid) => return Err(refused(&invalid)),
     };
     let receivers: BTreeSet<&str> = valid.action.notify.iter().map(String::as_str).collect();
-    let unwelcome = resolve::refused(rules.receivers, &receivers).await;
+    let unwelcome = resolve::refused(rules.receivers.for_submitter(on_loopback), &receivers).await;
     if let Some(refused) = refused_receiver(&valid.action, &unwelcome) {
         return Err(Refused::Invalid(refused.message));
     }
     let decided = shape::decide(&valid.action, &valid.formula, &rules.allowed)
         .map_err(|refused| Refused::Invalid(format!("`{}`: {}", refused.key, refused.message)))?;
-    let work = work(&valid, decided);
+    let mut work = work(&valid, decided);
+    work.notify.iter_mut().for_each(|receiver| receiver.loopback = on_loopback);
     Ok(Sound { action: valid.action, work })
 }
 
 /// The action file that says what was submitted.
 fn text(submitted: Submitted<'_>) -> Result<String, String> {
-    let Submitted { job_id, by, mut body } = submitted;
+    let Submitted { job_id, by, mut body, .. } = submitted;
     if body.contains_key("id") {
         return Err("`id` is for action files: what is submitted goes by its job id; leave it out".to_owned());
     }
     body.values_mut().for_each(leave_nulls_out);
     body.retain(|_, value| !value.is_null());
+    if let Some(url) = body.remove(STATE_WEBHOOK_URL) {
+        if !url.is_string() {
+            return Err(format!("`{STATE_WEBHOOK_URL}` is not a text"));
+        }
+        // Where `notify` is no list, the reader of actions says so.
+        match body.entry("notify").or_insert_with(|| Value::Array(Vec::new())) {
+            Value::Array(urls) if !urls.contains(&url) => urls.push(url),
+            _ => {}
+        }
+    }
     body.insert("id".to_owned(), job_id.to_string().into());
     body.entry("context").or_insert_with(|| format!("submitted by {by}").into());
     body.entry("secrets").or_insert_with(|| Value::Array(Vec::new()));
@@ -131,13 +148,13 @@ mod tests {
 
     fn written(body: &Value) -> Result<String, String> {
         let body = body.as_object().unwrap().clone();
-        text(Submitted { job_id: JobId::new(), by: "ann", body })
+        text(Submitted { job_id: JobId::new(), by: "ann", on_loopback: false, body })
     }
 
     fn action(body: &Value) -> Result<Action, String> {
         let body = body.as_object().unwrap().clone();
         let job_id = JobId::new();
-        let text = text(Submitted { job_id, by: "ann", body })?;
+        let text = text(Submitted { job_id, by: "ann", on_loopback: false, body })?;
         validation::check_action(&format!("{job_id}.toml"), text.as_bytes())
             .map_err(|invalid| refused(&invalid).to_string())
     }
@@ -180,6 +197,9 @@ mod tests {
             (json!({ "formula": "a", "priority": 1.5 }), "`priority`"),
             (json!({ "formula": "a", "secrets": [null] }), "`secrets`"),
             (json!({ "formula": "a", "secrets": ["x"] }), "`secrets`"),
+            (json!({ "formula": "a", "state_webhook_url": [] }), "`state_webhook_url`"),
+            (json!({ "formula": "a", "state_webhook_url": "ftp://a/" }), "`notify`"),
+            (json!({ "formula": "a", "state_webhook_url": "http://a/", "notify": 1 }), "`notify`"),
             (json!({ "formula": "a", "context": " " }), "`context`"),
             (json!({ "formula": "a", "context": "\0" }), "`context`"),
             (json!({ "formula": "a", "args": { "x": 1 } }), "`x`"),
@@ -189,6 +209,20 @@ mod tests {
             let refused = action(&body).unwrap_err();
             assert!(refused.contains(field) && !refused.contains('\u{1b}'), "{body}: {refused}");
         }
+    }
+
+    #[test]
+    fn one_url_more_is_one_of_those_that_are_told() {
+        let (one, two) = ("https://one.example/", "https://two.example/");
+        for (notify, url, expected) in [
+            (Value::Null, one, vec![one]),
+            (json!([two]), one, vec![two, one]),
+            (json!([one]), one, vec![one]),
+        ] {
+            let action = action(&json!({ "formula": "a", "notify": notify, "state_webhook_url": url }));
+            assert_eq!(action.unwrap().notify, expected, "{notify}");
+        }
+        assert!(action(&json!({ "formula": "a", "state_webhook_url": null })).unwrap().notify.is_empty());
     }
 
     #[test]

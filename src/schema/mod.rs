@@ -146,7 +146,7 @@ mod tests {
             assert!(names.contains(name), "{name}");
         }
         let artifact = properties(&schema["properties"]["artifacts"]["items"]);
-        assert_eq!(Vec::from_iter(artifact), ["content_type", "data", "name", "size", "url"]);
+        assert_eq!(Vec::from_iter(artifact), ["content_type", "data", "name", "sha256", "size", "url"]);
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl Store {
             write_setting(&mut transaction, "revision", revision.as_str()).await?;
         }
         transaction.commit().await.map_err(failed("commit what the ops repo gave"))?;
-        self.outbox.notify_one();
+        self.recorded();
         Ok(())
     }
 

@@ -21,7 +21,7 @@ impl Store {
         let mut transaction = self.begin().await?;
         write_job(&mut transaction, job, event, now).await?;
         transaction.commit().await.map_err(failed("commit a job"))?;
-        self.outbox.notify_one();
+        self.recorded();
         Ok(())
     }
 
@@ -35,7 +35,7 @@ impl Store {
             write_result(&mut transaction, job, path).await?;
         }
         transaction.commit().await.map_err(failed("commit a result"))?;
-        self.outbox.notify_one();
+        self.recorded();
         Ok(())
     }
 
@@ -147,7 +147,7 @@ pub(super) async fn write_job(
     .execute(&mut **transaction)
     .await
     .map_err(failed("write a job"))?;
-    if !job.work.notify.is_empty() && phase_before.as_deref() != Some(job.phase().as_str()) {
+    if phase_before.as_deref() != Some(job.phase().as_str()) {
         outbox::announce(transaction, job, now).await?;
     }
     if let Some(child) = job.attempt().and_then(|attempt| attempt.child.as_ref()) {

@@ -6,6 +6,7 @@
 mod admissions;
 mod counts;
 mod durations;
+mod events;
 mod intake;
 mod jobs;
 mod list;
@@ -27,6 +28,7 @@ use sqlx::{
 
 pub use self::{
     counts::Counts,
+    events::{EVENTS_KEPT, Event},
     intake::{Intake, PastAction},
     jobs::dispatch_id_of,
     list::Page,
@@ -47,6 +49,8 @@ pub struct Store {
     id: String,
     /// Told when something may have been put in the outbox.
     outbox: std::sync::Arc<tokio::sync::Notify>,
+    /// Tells listeners that a phase may have changed.
+    changes: std::sync::Arc<tokio::sync::watch::Sender<()>>,
     _lock: std::sync::Arc<File>,
 }
 
@@ -155,7 +159,13 @@ impl Store {
             .await
             .map_err(failed("name the store"))?;
         let id = setting(&pool, "store_id").await?.unwrap_or_default();
-        Ok(Self { pool, id, outbox: std::sync::Arc::default(), _lock: std::sync::Arc::new(lock) })
+        Ok(Self {
+            pool,
+            id,
+            outbox: std::sync::Arc::default(),
+            changes: std::sync::Arc::default(),
+            _lock: std::sync::Arc::new(lock),
+        })
     }
 
     /// The store's own id, which stands in the ops repo as its owner.
@@ -183,6 +193,12 @@ impl Store {
 
     async fn begin(&self) -> Result<Transaction<'_, Sqlite>, Error> {
         self.pool.begin().await.map_err(failed("begin a transaction"))
+    }
+
+    /// Tells whoever waits for it that jobs were put on record: their phases may have changed.
+    fn recorded(&self) {
+        self.outbox.notify_one();
+        self.changes.send_replace(());
     }
 
     /// Finishes what is under way and closes the database.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
 
-use super::{Error, Store, failed};
+use super::{Error, Store, events, failed};
 use crate::{
     ids::WebhookId,
     lifecycle::{Job, Receiver},
@@ -159,7 +159,7 @@ pub(super) async fn phase_on_record(
         .map_err(failed("read a job's phase"))
 }
 
-/// Puts in the outbox that a job's phase has changed.
+/// Puts on record that a job's phase has changed: in the outbox for each of its URLs, and for listeners.
 pub(super) async fn announce(
     transaction: &mut Transaction<'_, Sqlite>,
     job: &Job,
@@ -173,8 +173,9 @@ pub(super) async fn announce(
     .fetch_one(&mut **transaction)
     .await
     .map_err(failed("count a change of phase"))?;
-    let body = serde_json::to_string(&Body::of(job, WebhookId::new(), sequence, now))
-        .map_err(|source| Error::Record { job_id: job_id.clone(), source })?;
+    let body = Body::of(job, WebhookId::new(), sequence, now);
+    let text =
+        serde_json::to_string(&body).map_err(|source| Error::Record { job_id: job_id.clone(), source })?;
     for receiver in &job.work.notify {
         sqlx::query(
             "INSERT INTO webhooks (job_id, url, sequence, receiver, loopback, body, due_at)
@@ -187,13 +188,13 @@ pub(super) async fn announce(
         .bind(sequence)
         .bind(origin(&receiver.url))
         .bind(receiver.loopback)
-        .bind(&body)
+        .bind(&text)
         .bind(now.as_millisecond())
         .execute(&mut **transaction)
         .await
         .map_err(failed("put a webhook in the outbox"))?;
     }
-    Ok(())
+    events::keep(transaction, body).await
 }
 
 async fn delay(

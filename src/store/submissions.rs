@@ -62,6 +62,7 @@ impl Store {
         }
         write_job(&mut transaction, job, "submitted", now).await?;
         transaction.commit().await.map_err(failed("commit a submission"))?;
+        self.recorded();
         Ok(None)
     }
 

@@ -7,7 +7,6 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use reqwest::{Client, StatusCode, Url, header::CONTENT_TYPE, redirect};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -224,13 +223,7 @@ impl Deliverer {
             return webhook.body.clone().into_bytes();
         };
         let Ok(job_id) = body.job_id.parse() else { return webhook.body.clone().into_bytes() };
-        for artifact in body.inlined() {
-            // One that is gone meanwhile has its url.
-            if let Some(content) = self.archive.content(job_id, &artifact.name, artifact.size).await {
-                artifact.data = Some(STANDARD.encode(content));
-                artifact.url = None;
-            }
-        }
+        self.archive.inline(job_id, &mut body.artifacts).await;
         serde_json::to_vec(&body).unwrap_or_else(|_| webhook.body.clone().into_bytes())
     }
 }

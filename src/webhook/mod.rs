@@ -11,7 +11,7 @@ pub mod resolve;
 mod schedule;
 mod signature;
 
-pub use body::{Artifact, Body, INLINE_LIMIT, INLINE_TOTAL};
+pub use body::Body;
 pub use policy::{Kind, Policy, Refused, origin};
 pub use schedule::{REQUESTS, pause_after};
 pub use signature::{HEADER, sign, verify};

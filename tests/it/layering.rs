@@ -76,6 +76,7 @@ const LEVELS: &[(&str, &[&str])] = &[
 const NEIGHBOURS: &[(&str, &[&str])] = &[
     ("words", &["*"]),
     ("action", &["artifact", "outcome"]),
+    ("artifact", &["outcome"]),
     ("formula", &["action"]),
     ("validation", &["action", "formula", "outcome"]),
     ("sample", &["action", "formula", "validation"]),

@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -26,7 +27,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{ids::JobId, outcome::result_file::Artifact, telemetry::chain};
+use crate::{
+    artifact::{Described, described, name::is_legal_part},
+    ids::JobId,
+    outcome::result_file::Artifact,
+    telemetry::chain,
+};
 
 const TAKING: &str = ".taking";
 const RECORD: &str = "record.json";
@@ -90,13 +96,30 @@ impl Archive {
         serde_json::from_slice::<Record>(&bytes).ok().filter(|record| record.allocation == allocation)
     }
 
-    /// The content of one artifact, where it is there and has that size in bytes.
-    pub async fn content(&self, job_id: JobId, name: &str, size: u64) -> Option<Vec<u8>> {
+    /// One artifact of a job, where it is still there and has that size in bytes. The name is one that a
+    /// selection gave.
+    pub async fn open_file(&self, job_id: JobId, name: &str, size: u64) -> Option<File> {
+        if !name.split('/').all(is_legal_part) {
+            return None;
+        }
         let path = self.folder.join(job_id.to_string()).join(FILES).join(name);
-        let mut content = Vec::new();
         let file = File::open(path).await.ok()?;
-        file.take(size.saturating_add(1)).read_to_end(&mut content).await.ok()?;
-        (u64::try_from(content.len()) == Ok(size)).then_some(content)
+        let metadata = file.metadata().await.ok()?;
+        (metadata.is_file() && metadata.len() == size).then_some(file)
+    }
+
+    /// Puts the content of small artifacts beside their descriptions, in place of their urls. One that is gone
+    /// meanwhile keeps its url.
+    pub async fn inline(&self, job_id: JobId, artifacts: &mut [Described]) {
+        for artifact in described::inlined(artifacts) {
+            let Some(file) = self.open_file(job_id, &artifact.name, artifact.size).await else { continue };
+            let mut content = Vec::new();
+            let read = file.take(artifact.size).read_to_end(&mut content).await;
+            if read.is_ok_and(|length| u64::try_from(length) == Ok(artifact.size)) {
+                artifact.data = Some(STANDARD.encode(content));
+                artifact.url = None;
+            }
+        }
     }
 
     /// Begins to take the artifacts of a job; what an earlier try left is removed.
@@ -281,10 +304,17 @@ mod tests {
         assert_eq!(place.metadata().unwrap().permissions().mode() & 0o777, 0o700);
         assert_eq!(place.join("files/a/b").metadata().unwrap().permissions().mode() & 0o777, 0o600);
 
-        assert_eq!(archive.content(job_id, "a/b", 1).await.as_deref(), Some(&b"1"[..]));
-        for (name, size) in [("a/b", 0), ("a/b", 2), ("a", 1), ("half", 0)] {
-            assert_eq!(archive.content(job_id, name, size).await, None, "{name} {size}");
-        }
+        let described = |name: &str, size: u64| {
+            let artifact = Artifact { name: name.to_owned(), size, sha256: String::new(), url: None };
+            Described::of(&job_id.to_string(), &artifact)
+        };
+        let absent = [("a/b", 0), ("a/b", 2), ("a", 1), ("half", 0), ("../record.json", 2), ("/a/b", 1)];
+        let mut artifacts = vec![described("a/b", 1)];
+        artifacts.extend(absent.map(|(name, size)| described(name, size)));
+        let before = artifacts.clone();
+        archive.inline(job_id, &mut artifacts).await;
+        assert_eq!((artifacts[0].data.as_deref(), &artifacts[0].url), (Some("MQ=="), &None));
+        assert_eq!(artifacts[1..], before[1..], "what is not there keeps its url");
 
         put(&archive, job_id, "two", b"2").await;
         assert_eq!(archive.record(job_id, "two").await, Some(record("two")));

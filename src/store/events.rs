@@ -1,0 +1,149 @@
+//! The latest changes of jobs' phases, for whoever listens: written with the job's record.
+
+use sqlx::{Row as _, Sqlite, Transaction};
+use tokio::sync::watch;
+
+use super::{Error, Store, failed};
+use crate::{ids::JobId, webhook::Body};
+
+/// How many changes of phases are kept. Each takes about half a KiB.
+pub const EVENTS_KEPT: i64 = 10_000;
+
+/// One change of a job's phase.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Its number; later changes have greater ones, over all jobs and restarts.
+    pub sequence: i64,
+    /// What it was, as JSON: the body of a webhook without result and artifacts.
+    pub body: String,
+}
+
+impl Store {
+    /// Tells when something may have changed a phase.
+    #[must_use]
+    pub fn events(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// The numbers of the last change that is no longer kept and of the last one that was made; 0 is none.
+    pub async fn events_window(&self) -> Result<(i64, i64), Error> {
+        let last: Option<i64> = sqlx::query_scalar("SELECT seq FROM sqlite_sequence WHERE name = 'events'")
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failed("look the last event up"))?;
+        let last = last.unwrap_or_default();
+        Ok(((last - EVENTS_KEPT).max(0), last))
+    }
+
+    /// At most `limit` changes after the one numbered `after`, the earliest first; of one job alone where one is
+    /// given.
+    pub async fn events_after(
+        &self,
+        after: i64,
+        job_id: Option<JobId>,
+        limit: u32,
+    ) -> Result<Vec<Event>, Error> {
+        let query = match job_id {
+            None => "SELECT sequence, body FROM events WHERE sequence > $1 ORDER BY sequence LIMIT $2",
+            Some(_) => {
+                "SELECT sequence, body FROM events WHERE job_id = $3 AND sequence > $1 ORDER BY sequence LIMIT $2"
+            }
+        };
+        let mut query = sqlx::query(query).bind(after).bind(limit);
+        if let Some(job_id) = job_id {
+            query = query.bind(job_id.to_string());
+        }
+        let rows = query.fetch_all(&self.pool).await.map_err(failed("read events"))?;
+        Ok(rows.iter().map(|row| Event { sequence: row.get(0), body: row.get(1) }).collect())
+    }
+}
+
+/// Keeps a change of a job's phase, and lets the oldest one go.
+pub(super) async fn keep(transaction: &mut Transaction<'_, Sqlite>, body: Body) -> Result<(), Error> {
+    let job_id = body.job_id.clone();
+    let text = serde_json::to_string(&body.without_contents())
+        .map_err(|source| Error::Record { job_id: job_id.clone(), source })?;
+    let sequence: i64 =
+        sqlx::query_scalar("INSERT INTO events (job_id, body) VALUES ($1, $2) RETURNING sequence")
+            .bind(job_id)
+            .bind(text)
+            .fetch_one(&mut **transaction)
+            .await
+            .map_err(failed("write an event"))?;
+    sqlx::query("DELETE FROM events WHERE sequence <= $1")
+        .bind(sequence - EVENTS_KEPT)
+        .execute(&mut **transaction)
+        .await
+        .map_err(failed("let an old event go"))
+        .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::lifecycle::{Job, Origin, Work};
+
+    fn job() -> Job {
+        let revision = crate::ids::Revision::parse(&"a".repeat(40)).unwrap();
+        let origin = Origin::Submitted { by: "ann".to_owned(), revision };
+        Job::new(origin, Work::default(), Timestamp::UNIX_EPOCH)
+    }
+
+    #[tokio::test]
+    async fn changes_are_numbered_over_restarts_and_forgotten_jobs() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = Timestamp::UNIX_EPOCH;
+        let store = Store::open(folder.path()).await.unwrap();
+        assert_eq!(store.events_window().await.unwrap(), (0, 0));
+        let mut heard = store.events();
+        let (first, second) = (job(), job());
+        store.save(&first, "seen", now).await.unwrap();
+        assert!(heard.has_changed().unwrap());
+        heard.mark_unchanged();
+        store.save(&first, "again", now).await.unwrap();
+        store.submit(&second, None, now).await.unwrap();
+        assert!(heard.has_changed().unwrap());
+        let all = store.events_after(0, None, 10).await.unwrap();
+        assert_eq!(all.iter().map(|event| event.sequence).collect::<Vec<_>>(), [1, 2]);
+        let body: Body = serde_json::from_str(&all[1].body).unwrap();
+        assert_eq!((body.job_id, body.state.as_str()), (second.job_id.to_string(), "queued"));
+        assert_eq!(store.events_after(1, None, 10).await.unwrap(), all[1..]);
+        assert_eq!(store.events_after(0, None, 1).await.unwrap(), all[..1]);
+        assert_eq!(store.events_after(0, Some(first.job_id), 10).await.unwrap(), all[..1]);
+        sqlx::query("DELETE FROM jobs").execute(&store.pool).await.unwrap();
+        store.close().await;
+        drop(store);
+
+        let store = Store::open(folder.path()).await.unwrap();
+        assert_eq!(store.events_after(0, None, 10).await.unwrap(), [], "what is forgotten is not told");
+        store.save(&job(), "seen", now).await.unwrap();
+        assert_eq!(store.events_after(0, None, 10).await.unwrap()[0].sequence, 3);
+    }
+
+    #[tokio::test]
+    async fn the_oldest_go_when_there_are_too_many() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).await.unwrap();
+        sqlx::query("INSERT INTO sqlite_sequence (name, seq) VALUES ('events', $1)")
+            .bind(EVENTS_KEPT - 1)
+            .execute(&store.pool)
+            .await
+            .unwrap();
+        for _ in 0..3 {
+            store.save(&job(), "seen", Timestamp::UNIX_EPOCH).await.unwrap();
+        }
+        assert_eq!(store.events_window().await.unwrap(), (2, EVENTS_KEPT + 2));
+        let job = job();
+        store.save(&job, "seen", Timestamp::UNIX_EPOCH).await.unwrap();
+        sqlx::query("UPDATE events SET sequence = 3 WHERE job_id = $1")
+            .bind(job.job_id.to_string())
+            .execute(&store.pool)
+            .await
+            .unwrap();
+        store.save(&self::job(), "seen", Timestamp::UNIX_EPOCH).await.unwrap();
+        let left = store.events_after(0, None, 10).await.unwrap();
+        assert_eq!(left.first().map(|event| event.sequence), Some(EVENTS_KEPT));
+    }
+}
