@@ -1,4 +1,5 @@
-//! The token that requests to Nomad or Vault carry, and the file that it comes from.
+//! The token that requests to Nomad or Vault carry, or the secret that webhooks are signed with, and the file
+//! that it comes from.
 //!
 //! Whoever keeps a token alive (Nomad for a workload identity, an operator for an ordinary one) writes a new
 //! one into the same file. So the file is looked at before each request and read when it changed, and read in
@@ -23,9 +24,16 @@ pub struct Credential {
 
 #[derive(Default)]
 struct Shared {
-    file: Option<PathBuf>,
+    source: Option<Source>,
     present: Mutex<Present>,
 }
+
+struct Source {
+    file: PathBuf,
+    read: Reader,
+}
+
+type Reader = fn(&Path) -> io::Result<SecretString>;
 
 #[derive(Default)]
 struct Present {
@@ -52,26 +60,35 @@ impl Stamp {
 impl Credential {
     /// The token in a file, and whatever it holds later.
     pub fn from_file(path: &Path) -> io::Result<Self> {
+        Self::read(path, read_token_file)
+    }
+
+    /// The secret of a webhook in a file, and whatever it holds later.
+    pub fn from_secret_file(path: &Path) -> io::Result<Self> {
+        Self::read(path, read_secret_file)
+    }
+
+    fn read(path: &Path, read: Reader) -> io::Result<Self> {
         let stamp = stamp(path)?;
-        let present = Present { token: Some(read_token_file(path)?), stamp: Some(stamp) };
-        let shared = Shared { file: Some(path.to_owned()), present: Mutex::new(present) };
-        Ok(Self { shared: Arc::new(shared) })
+        let present = Present { token: Some(read(path)?), stamp: Some(stamp) };
+        let source = Some(Source { file: path.to_owned(), read });
+        Ok(Self { shared: Arc::new(Shared { source, present: Mutex::new(present) }) })
     }
 
     /// The file that it comes from.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
-        self.shared.file.as_deref()
+        self.shared.source.as_ref().map(|source| source.file.as_path())
     }
 
     /// The token to send now. A file that cannot be read, or is being written, leaves the one before.
     #[must_use]
     pub fn token(&self) -> Option<SecretString> {
         let mut present = self.present();
-        if let Some(path) = &self.shared.file
-            && let Ok(stamp) = stamp(path)
+        if let Some(Source { file, read }) = &self.shared.source
+            && let Ok(stamp) = stamp(file)
             && present.stamp != Some(stamp)
-            && let Ok(token) = read_token_file(path)
+            && let Ok(token) = read(file)
         {
             *present = Present { token: Some(token), stamp: Some(stamp) };
         }
@@ -81,9 +98,9 @@ impl Credential {
     /// Reads the file although it looks unchanged, because `refused` was; gives whether there is another
     /// token now. Without a file there never is.
     pub fn read_again(&self, refused: Option<&SecretString>) -> io::Result<bool> {
-        let Some(path) = &self.shared.file else { return Ok(false) };
-        let stamp = stamp(path)?;
-        let token = read_token_file(path)?;
+        let Some(Source { file, read }) = &self.shared.source else { return Ok(false) };
+        let stamp = stamp(file)?;
+        let token = read(file)?;
         let is_new = refused.is_none_or(|refused| refused.expose_secret() != token.expose_secret());
         *self.present() = Present { token: Some(token), stamp: Some(stamp) };
         Ok(is_new)
@@ -96,7 +113,7 @@ impl Credential {
 
 impl fmt::Debug for Credential {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Credential").field("file", &self.shared.file).finish_non_exhaustive()
+        formatter.debug_struct("Credential").field("file", &self.file()).finish_non_exhaustive()
     }
 }
 
@@ -104,7 +121,7 @@ impl From<Option<SecretString>> for Credential {
     /// A token that stays.
     fn from(token: Option<SecretString>) -> Self {
         let present = Mutex::new(Present { token, stamp: None });
-        Self { shared: Arc::new(Shared { file: None, present }) }
+        Self { shared: Arc::new(Shared { source: None, present }) }
     }
 }
 

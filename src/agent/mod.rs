@@ -33,7 +33,7 @@ use crate::{
         sweep,
         watch::{self, Watch},
     },
-    credential::{self, Credential},
+    credential::Credential,
     dispatch::{
         base_job::{self, BaseJob},
         launch::{self, BaseJobs},
@@ -225,13 +225,12 @@ fn hook_secret(config: &Config) -> Result<HookSecret, Error> {
     })
 }
 
-fn webhook_secret(config: &Config) -> Result<Option<SecretString>, Error> {
-    let Some(file) = given(&config.webhooks.secret_file) else { return Ok(None) };
-    let secret = credential::read_secret_file(file).map_err(|error| Error::Setting {
+fn webhook_secret(config: &Config) -> Result<Credential, Error> {
+    let Some(file) = given(&config.webhooks.secret_file) else { return Ok(Credential::default()) };
+    Credential::from_secret_file(file).map_err(|error| Error::Setting {
         key: "[webhooks] secret_file",
         problem: format!("cannot read {}: {error}", file.display()),
-    })?;
-    Ok(Some(secret))
+    })
 }
 
 /// Where webhooks may go, as the configuration says.
@@ -326,7 +325,7 @@ struct Running<'config> {
     metrics: Metrics,
     /// Where the HTTP API finds the driver.
     orders: Arc<OnceLock<Inbox>>,
-    webhook_secret: Option<SecretString>,
+    webhook_secret: Credential,
     /// Where it finds who takes submissions.
     desk: Arc<OnceLock<Desk>>,
     archive: Archive,
@@ -346,6 +345,7 @@ impl Running<'_> {
             archive.clone(),
             self.webhook_secret.clone(),
             receivers(config),
+            self.metrics.clone(),
         )
         .map_err(|error| Error::Setting { key: "[webhooks]", problem: chain(&error) })?;
         tasks.spawn(deliverer.run(stopping.clone()));

@@ -18,6 +18,7 @@ pub(super) fn examine(config: &Config, tokens: &Tokens) -> Vec<Finding> {
         ("[vault] token_file", &config.vault.token_file, tokens.vault.is_some()),
         ("[nomad] token_file", &config.nomad.token_file, tokens.nomad.is_some()),
         ("[ops] hook_secret_file", &config.ops.hook_secret_file, false),
+        ("[webhooks] secret_file", &config.webhooks.secret_file, false),
         ("[results] signing_key", &config.results.signing_key, false),
     ];
     for (key, path, overridden) in secrets {

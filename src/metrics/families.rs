@@ -47,6 +47,9 @@ pub(super) struct Families {
     pub(super) results_pushed: Counter,
     pub(super) results_pending: Gauge,
     pub(super) paused: Gauge,
+    pub(super) webhooks_delivered: Counter,
+    pub(super) webhook_failures: Counter,
+    pub(super) webhooks_given_up: Counter,
     pub(super) degraded: Family<BySubject, Gauge>,
 }
 
@@ -90,6 +93,9 @@ impl Families {
             results_pushed: Counter::default(),
             results_pending: Gauge::default(),
             paused: Gauge::default(),
+            webhooks_delivered: Counter::default(),
+            webhook_failures: Counter::default(),
+            webhooks_given_up: Counter::default(),
             degraded: Family::default(),
         };
         let seconds = || Unit::Seconds;
@@ -129,6 +135,12 @@ impl Families {
         registry.register("results_pending", help, families.results_pending.clone());
         let help = "Whether an operator paused the launching (1)";
         registry.register("paused", help, families.paused.clone());
+        let help = "Webhooks that their receivers have";
+        registry.register("webhooks_delivered", help, families.webhooks_delivered.clone());
+        let help = "Requests for webhooks that failed; there are five for one webhook at most";
+        registry.register("webhook_request_failures", help, families.webhook_failures.clone());
+        let help = "Webhooks that were given up";
+        registry.register("webhooks_given_up", help, families.webhooks_given_up.clone());
         let help = "Whether something is in trouble (1), by what it is about";
         registry.register("degraded", help, families.degraded.clone());
         families

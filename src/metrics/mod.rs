@@ -42,6 +42,17 @@ struct Shared {
     formulas: Formulas,
 }
 
+/// What became of a webhook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// Its receiver has it.
+    Delivered,
+    /// A request for it failed.
+    Failed,
+    /// No further request is made for it.
+    GivenUp,
+}
+
 /// What is counted when somebody asks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Present {
@@ -114,6 +125,16 @@ impl Metrics {
         } else {
             families.push_failures.inc();
         }
+    }
+
+    /// Counts what became of a webhook.
+    pub fn webhook(&self, delivery: Delivery) {
+        let families = &self.shared.families;
+        match delivery {
+            Delivery::Delivered => families.webhooks_delivered.inc(),
+            Delivery::Failed => families.webhook_failures.inc(),
+            Delivery::GivenUp => families.webhooks_given_up.inc(),
+        };
     }
 
     /// Everything, in the format of [`MEDIA_TYPE`].

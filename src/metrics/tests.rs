@@ -34,6 +34,9 @@ fn all() -> Metrics {
     metrics.gate_opened(at(1), at(2));
     metrics.pushed(Duration::from_secs(1), Some(3));
     metrics.pushed(Duration::from_secs(1), None);
+    for delivery in [Delivery::Delivered, Delivery::Failed, Delivery::Failed, Delivery::GivenUp] {
+        metrics.webhook(delivery);
+    }
     metrics
 }
 
@@ -119,6 +122,9 @@ fn what_happened_is_counted_by_its_labels() {
         ("consign_result_push_failures_total", 1.0),
         ("consign_results_pushed_total", 3.0),
         ("consign_results_pending", 2.0),
+        ("consign_webhooks_delivered_total", 1.0),
+        ("consign_webhook_request_failures_total", 2.0),
+        ("consign_webhooks_given_up_total", 1.0),
         ("consign_degraded{subject=\"vault\"}", 1.0),
         ("process_start_time_seconds", 1.0),
     ] {

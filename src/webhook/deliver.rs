@@ -9,7 +9,7 @@ use std::{collections::HashMap, time::Duration};
 
 use jiff::Timestamp;
 use reqwest::{Client, StatusCode, Url, header::CONTENT_TYPE, redirect};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 use tokio::{
     task::{Id, JoinSet},
     time::timeout,
@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Body, HEADER, Policy, REQUESTS, Refused, origin, pause_after, resolve::Checked, sign};
 use crate::{
+    credential::Credential,
+    metrics::{Delivery, Metrics},
     store::{self, Store, Webhook},
     telemetry::chain,
     track::artifact::Archive,
@@ -40,8 +42,9 @@ const GRACE: Duration = Duration::from_secs(3);
 pub struct Deliverer {
     store: Store,
     archive: Archive,
-    secret: Option<SecretString>,
+    secret: Credential,
     policy: Policy,
+    metrics: Metrics,
     /// Connects to what the policy allows.
     client: Client,
     /// The same for work whose submitter is on loopback.
@@ -77,15 +80,17 @@ struct UnderWay {
 }
 
 impl Deliverer {
-    /// Sends what `store` has, with artifacts from `archive`, signed with the secret where there is one.
+    /// Sends what `store` has, with artifacts from `archive`, signed with the secret where there is one: what it
+    /// is when a webhook is sent.
     pub fn new(
         store: Store,
         archive: Archive,
-        secret: Option<SecretString>,
+        secret: Credential,
         policy: Policy,
+        metrics: Metrics,
     ) -> Result<Self, reqwest::Error> {
         let (client, near) = (client(policy)?, client(policy.for_submitter(true))?);
-        Ok(Self { store, archive, secret, policy, client, near })
+        Ok(Self { store, archive, secret, policy, metrics, client, near })
     }
 
     /// Sends until `ending`.
@@ -167,6 +172,7 @@ impl Deliverer {
         let recorded = match self.send(&webhook).await {
             Ok(Answer::Taken) => {
                 tracing::debug!(job, sequence, receiver, request, "webhook delivered");
+                self.metrics.webhook(Delivery::Delivered);
                 self.store.webhook_delivered(&webhook).await
             }
             Ok(Answer::Gone) => {
@@ -175,6 +181,7 @@ impl Deliverer {
             }
             Err(failure) => {
                 let failure = chain(&failure);
+                self.metrics.webhook(Delivery::Failed);
                 if pause_after(webhook.requests).is_some() {
                     tracing::debug!(job, sequence, receiver, request, failure, "webhook failed");
                     self.store.postpone_webhook(&webhook, Timestamp::now()).await
@@ -190,6 +197,7 @@ impl Deliverer {
 
     async fn give_up(&self, webhook: &Webhook, failure: &str) -> Result<(), store::Error> {
         let given_up = self.store.webhook_given_up(webhook).await?;
+        self.metrics.webhook(Delivery::GivenUp);
         let (job, sequence) = (&webhook.job_id, webhook.sequence);
         let receiver = origin(&webhook.receiver.url);
         tracing::warn!(job, sequence, receiver, failure, given_up, "webhook given up");
@@ -203,7 +211,7 @@ impl Deliverer {
         let client = if webhook.receiver.loopback { &self.near } else { &self.client };
         let body = self.body(webhook).await;
         let mut request = client.post(url).header(CONTENT_TYPE, "application/json");
-        if let Some(secret) = &self.secret {
+        if let Some(secret) = self.secret.token() {
             request = request.header(HEADER, sign(secret.expose_secret().as_bytes(), &body));
         }
         // The URL may hold a token.

@@ -17,10 +17,7 @@ pub(crate) struct Operator<'world> {
 impl<'world> Operator<'world> {
     /// Somebody with a token of these scopes, made as an operator makes it.
     pub(crate) fn new(world: &'world World, name: &str, scopes: &str) -> Self {
-        let output = world.operate(&["token", "create", name, "--scope", scopes], b"");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let token = String::from_utf8(output.stdout).unwrap().lines().last().unwrap().to_owned();
-        Self { world, token }
+        Self { world, token: world.token(name, scopes) }
     }
 
     fn run(&self, arguments: &[&str]) -> Output {

@@ -3,6 +3,7 @@
 mod adoption;
 mod api;
 mod artifacts;
+mod client;
 mod commands;
 mod completions;
 mod container;

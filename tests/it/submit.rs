@@ -17,10 +17,7 @@ struct Caller<'world> {
 
 impl<'world> Caller<'world> {
     fn new(world: &'world World, name: &str, scopes: &str) -> Self {
-        let output = world.operate(&["token", "create", name, "--scope", scopes], b"");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let token = String::from_utf8(output.stdout).unwrap().lines().last().unwrap().to_owned();
-        Self { world, token }
+        Self { world, token: world.token(name, scopes) }
     }
 
     async fn post(&self, body: &str, key: Option<&str>) -> Response {

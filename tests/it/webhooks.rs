@@ -172,6 +172,64 @@ async fn every_webhook_arrives_although_the_agent_is_killed() {
 }
 
 #[tokio::test]
+async fn work_submitted_on_loopback_may_be_told_there_and_the_secret_changed() {
+    let world = World::new("near").await;
+    let secret = world.path("webhook.secret");
+    std::fs::write(&secret, SECRET).unwrap();
+    world.bootstrap(&format!("[webhooks]\nsecret_file = \"{}\"\n", secret.display()));
+    let _agent = world.agent().await;
+    let formula = format!("while [ ! -e {} ]; do sleep 0.1; done\n", world.path("go").display());
+    world.ops.commit("a formula", &[("formulas/f.sh", Some(&formula))]);
+    let (good, failing) = (Receiver::start(Behaviour::Take).await, Receiver::start(Behaviour::Fail).await);
+    let token = world.token("ann", "read,submit");
+    let body = serde_json::json!({
+        "formula": "f",
+        "blast_radius": "low",
+        "notify": [failing.url("/failing")],
+        "state_webhook_url": good.url("/hook"),
+    });
+    let submit = |forwarded: bool| {
+        let request = reqwest::Client::new().post(format!("{}/jobs", world.agent_address()));
+        let request = request.bearer_auth(&token).body(body.to_string());
+        if forwarded { request.header("X-Forwarded-For", "203.0.113.1") } else { request }
+    };
+    let answered = wait_for("the formula to be known", LIMIT, async || {
+        let answer = submit(false).send().await.unwrap();
+        let status = answer.status().as_u16();
+        let text = answer.text().await.unwrap();
+        if status == 202 { Ok(text) } else { Err(text) }
+    })
+    .await;
+    let answered: Value = serde_json::from_str(&answered).unwrap();
+    let job_id = answered["job_id"].as_str().unwrap();
+    assert!(job_id.parse::<ulid::Ulid>().is_ok(), "{answered}");
+    let refused = submit(true).send().await.unwrap();
+    assert_eq!(refused.status().as_u16(), 422);
+    assert!(refused.text().await.unwrap().contains("loopback"));
+
+    good.wait_for(3, LIMIT).await;
+    std::fs::write(&secret, "another\n").unwrap();
+    std::fs::write(world.path("go"), "").unwrap();
+    let told = good.wait_for(4, LIMIT).await;
+    let bodies: Vec<Value> = told.iter().map(receiver::Got::json).collect();
+    assert_eq!(states(&bodies), ["queued", "loading", "working", "done"]);
+    assert!(bodies.iter().all(|body| body["job_id"] == job_id && body["action_id"].is_null()));
+    for (index, got) in told.iter().enumerate() {
+        let secret = if index < 3 { SECRET } else { "another" };
+        assert!(consign::webhook::verify(secret.as_bytes(), &got.body, &got.signature), "{index}");
+    }
+    failing.wait_for(2, LIMIT).await;
+    wait_for("a failure to be counted", LIMIT, async || {
+        let metrics = reqwest::get(format!("{}/metrics", world.agent_address())).await.unwrap();
+        let metrics = metrics.text().await.unwrap();
+        let counted = metrics.contains("consign_webhooks_delivered_total 4")
+            && !metrics.contains("consign_webhook_request_failures_total 0");
+        if counted { Ok(()) } else { Err(metrics) }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_inner_address_is_refused_with_a_result_and_never_connected_to() {
     let world = World::new("inner").await;
     world.bootstrap("");
