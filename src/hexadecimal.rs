@@ -11,3 +11,17 @@ pub fn encode(bytes: &[u8]) -> String {
         text
     })
 }
+
+/// A text in percent-encoding, but for the unreserved characters of URLs (RFC 3986, section 2.3) and `plain` ones.
+#[must_use]
+pub fn percent(text: &str, plain: &[u8]) -> String {
+    text.bytes().fold(String::new(), |mut escaped, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || plain.contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            // Writing to a string does not fail.
+            let _ = write!(escaped, "%{byte:02X}");
+        }
+        escaped
+    })
+}

@@ -1,6 +1,6 @@
 //! The names of a task's files, which the task chose.
 
-use std::fmt::Write as _;
+use crate::hexadecimal::percent;
 
 /// The longest name that is kept, in bytes: it stands in the result file, as it is and as a URL.
 pub const LIMIT: usize = 512;
@@ -20,7 +20,7 @@ pub fn is_legal_part(part: &str) -> bool {
 /// Where an artifact can be had: a path on the agent's HTTP address, each part of the name escaped.
 #[must_use]
 pub fn url(job_id: &str, name: &str) -> String {
-    format!("/jobs/{job_id}/artifacts/{}", escape(name, b"-._~/"))
+    format!("/jobs/{job_id}/artifacts/{}", percent(name, b"/"))
 }
 
 /// How a browser that asks for the artifact is to treat it: as a file of its last part's name (RFC 6266),
@@ -28,21 +28,7 @@ pub fn url(job_id: &str, name: &str) -> String {
 #[must_use]
 pub fn disposition(name: &str) -> String {
     let file = name.rsplit('/').next().unwrap_or(name);
-    format!("attachment; filename*=UTF-8''{}", escape(file, b"-._~"))
-}
-
-/// The text in percent-encoding, but for letters, digits and the `plain` bytes.
-fn escape(text: &str, plain: &[u8]) -> String {
-    let mut escaped = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || plain.contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            // Writing to a string does not fail.
-            let _ = write!(escaped, "%{byte:02X}");
-        }
-    }
-    escaped
+    format!("attachment; filename*=UTF-8''{}", percent(file, b""))
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ pub enum Error {
     Deadline {
         /// The job.
         job_id: String,
-        /// Whether its cancellation is on record; else it goes on.
+        /// Whether its cancellation is on record; else it goes on, also where the agent did not take that order.
         cancelled: bool,
     },
     /// What came is not the artifact that was kept.

@@ -35,6 +35,7 @@ pub use self::{
     wait::{AtDeadline, By, Wait},
 };
 use crate::{
+    hexadecimal::percent,
     http::{
         submit::IDEMPOTENCY_KEY,
         view::{
@@ -263,16 +264,5 @@ fn retry_after(response: &Response) -> Option<Duration> {
 
 /// Makes whatever was given as an id one segment of a path.
 fn escape(id: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_~".contains(&byte);
-    let dot = |index: usize, byte: u8| index > 0 && byte == b'.';
-    id.bytes()
-        .enumerate()
-        .map(|(index, byte)| {
-            if plain(byte) || dot(index, byte) {
-                char::from(byte).to_string()
-            } else {
-                format!("%{byte:02X}")
-            }
-        })
-        .collect()
+    percent(id, b"")
 }

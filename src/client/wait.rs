@@ -62,7 +62,8 @@ impl Client {
     /// Submits an action without an id, and gives its job when that has ended, however it ended.
     ///
     /// It needs a token with the scopes submit and read. [`Error::Deadline`] names the job that has not ended in
-    /// time.
+    /// time. Whoever has to know the job's id whatever happens meanwhile calls [`Self::submit`] and
+    /// [`Self::wait`].
     pub async fn submit_and_wait(&self, action: &Value, wait: &Wait) -> Result<JobDetails, Error> {
         let begun = Instant::now();
         let (job_id, receiver) = self.submit_heard(action, wait).await?;
@@ -113,10 +114,7 @@ impl Client {
         if let Ok(ended) = timeout_at(begun + deadline, ended).await {
             return ended;
         }
-        let cancelled = wait.at_deadline == AtDeadline::Cancel;
-        if cancelled {
-            self.cancel(id).await?;
-        }
+        let cancelled = wait.at_deadline == AtDeadline::Cancel && self.cancel(id).await.is_ok();
         Err(Error::Deadline { job_id: id.to_owned(), cancelled })
     }
 

@@ -74,8 +74,7 @@ async fn authorize(
     Ok(next.run(request).await.into_response())
 }
 
-/// The holder of the token that a request carries, where it has the scope.
-pub(super) fn authorized(app: &Rooms, scope: Scope, headers: &HeaderMap) -> Result<HolderName, Problem> {
+fn authorized(app: &Rooms, scope: Scope, headers: &HeaderMap) -> Result<HolderName, Problem> {
     let bearer = bearer(headers)?;
     let tokens = app.tokens.tokens().map_err(|error| {
         tracing::error!(error = chain(&error), "nobody can be authorized");

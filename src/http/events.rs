@@ -7,19 +7,32 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
+    Extension,
     body::Bytes,
     extract::{Query, State, rejection::QueryRejection},
     http::{HeaderMap, HeaderName, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
+use jiff::Timestamp;
 use serde::Deserialize;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
-use super::{App, access, jobs::find, problem::Problem, stream};
-use crate::{ids::JobId, store, telemetry::chain, tokens::Scope};
+use super::{
+    App,
+    access::{By, Holder},
+    jobs::find,
+    problem::Problem,
+    stream,
+};
+use crate::{
+    ids::JobId,
+    store,
+    telemetry::chain,
+    tokens::{HolderName, Scope},
+};
 
 /// The number of the last event that a listener has.
 pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -42,8 +55,8 @@ pub struct Audience {
     pub(super) places: Arc<Semaphore>,
     /// How long a listener may take nothing.
     pub(super) patience: Duration,
-    /// How long nothing is said at most, so that what stands between keeps the connection; also how long a token
-    /// that was revoked may go on listening.
+    /// How long nothing is said at most, so that what stands between keeps the connection; as often tokens are
+    /// looked at again.
     pub(super) silence: Duration,
 }
 
@@ -74,7 +87,7 @@ pub(super) struct EventsQuery {
 /// One who listens.
 struct Listener {
     app: App,
-    headers: HeaderMap,
+    by: HolderName,
     job: Option<JobId>,
     /// The last event that it has, or does not want.
     after: i64,
@@ -84,10 +97,8 @@ struct Listener {
 
 /// Why nothing more is told.
 enum Over {
-    /// The listener has gone, or takes nothing.
-    Gone,
-    /// The listener's token is not good any more.
-    Refused,
+    /// The listener has gone, takes nothing, or may not listen any more.
+    Left,
     /// The store failed.
     Store(store::Error),
 }
@@ -100,6 +111,7 @@ impl From<store::Error> for Over {
 
 pub(super) async fn events(
     State(app): State<App>,
+    Extension(Holder(by)): By,
     query: Result<Query<EventsQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -120,7 +132,7 @@ pub(super) async fn events(
     })?;
     let (pieces, receiver) = mpsc::channel(PIECES);
     let ending = app.ending.clone();
-    let mut listener = Listener { app, headers, job, after, pieces, _place: place };
+    let mut listener = Listener { app, by, job, after, pieces, _place: place };
     tokio::spawn(async move {
         tokio::select! {
             over = listener.tell() => {
@@ -147,7 +159,12 @@ impl Listener {
     async fn tell(&mut self) -> Result<(), Over> {
         let mut changes = self.app.store.events();
         self.say(GREETING.to_owned()).await?;
+        let mut looked_at = Instant::now();
         loop {
+            if looked_at.elapsed() >= self.app.audience.silence {
+                looked_at = Instant::now();
+                self.may_listen()?;
+            }
             changes.mark_unchanged();
             let (gone, last) = self.app.store.events_window().await?;
             if self.after < gone || self.after > last {
@@ -167,7 +184,6 @@ impl Listener {
             if timeout(self.app.audience.silence, changes.changed()).await.is_ok() {
                 sleep(GATHER).await;
             } else {
-                access::authorized(&self.app, Scope::Read, &self.headers).map_err(|_| Over::Refused)?;
                 self.say(KEEP_ALIVE.to_owned()).await?;
             }
         }
@@ -176,7 +192,15 @@ impl Listener {
     async fn say(&self, text: String) -> Result<(), Over> {
         match timeout(self.app.audience.patience, self.pieces.send(text.into())).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Over::Gone),
+            Ok(Err(_)) | Err(_) => Err(Over::Left),
         }
+    }
+
+    /// Whether its token is on record still, and good for this.
+    fn may_listen(&self) -> Result<(), Over> {
+        let now = Timestamp::now();
+        let tokens = self.app.tokens.tokens().map_err(|_| Over::Left)?;
+        let mut own = tokens.iter().filter(|token| token.name == self.by && !token.is_expired(now));
+        own.any(|token| token.may(Scope::Read)).then_some(()).ok_or(Over::Left)
     }
 }

@@ -199,6 +199,19 @@ async fn whoever_asks_too_often_waits_and_nobody_else_does() {
 }
 
 #[tokio::test]
+async fn where_no_token_was_made_nobody_gets_in() {
+    let server = Server::start().await;
+    let guessed = SecretString::from("consign_");
+    for route in routes::table() {
+        let path = route.path.replace("{id}", "nothing").replace("{*name}", "a/b");
+        for token in [None, Some(&guessed)] {
+            let status = server.ask(route.method.clone(), &path, token, "").await.status().as_u16();
+            assert_eq!(status == 401, matches!(route.access, Access::Scope(_)), "{} {path}", route.method);
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_makes_no_sense_is_a_problem_document() {
     let server = Server::start().await;
     let token = server.token("ann", &[Scope::Admin], None);

@@ -15,7 +15,7 @@ use super::{
     model::{Allocation, Child, Evaluation, client_status},
     node::{Node, NodeDetail},
 };
-use crate::credential::Credential;
+use crate::{credential::Credential, hexadecimal::percent};
 
 /// How long a request may take, but for the event stream.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
@@ -355,10 +355,7 @@ async fn checked(name: &str, response: Response) -> Result<Response, Error> {
 
 /// Makes an id safe as one segment of a path: a child's id holds a slash.
 pub(super) fn escape(id: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    id.bytes()
-        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
+    percent(id, b"")
 }
 
 #[cfg(test)]

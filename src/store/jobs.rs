@@ -131,11 +131,13 @@ pub(super) async fn write_job(
         None => None,
     };
     let phase_before = outbox::phase_on_record(transaction, job).await?;
-    sqlx::query(
-        "INSERT INTO jobs (job_id, action_key, path, stage, phase, submitted_at, record)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)
+    let phase_changes: u32 = sqlx::query_scalar(
+        "INSERT INTO jobs (job_id, action_key, path, stage, phase, submitted_at, record, phase_changes)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, 1)
          ON CONFLICT (job_id) DO UPDATE SET path = excluded.path, stage = excluded.stage,
-             phase = excluded.phase, record = excluded.record",
+             phase = excluded.phase, record = excluded.record,
+             phase_changes = phase_changes + (phase <> excluded.phase)
+         RETURNING phase_changes",
     )
     .bind(&job_id)
     .bind(key)
@@ -144,11 +146,11 @@ pub(super) async fn write_job(
     .bind(job.phase().as_str())
     .bind(job.submitted_at.as_millisecond())
     .bind(record)
-    .execute(&mut **transaction)
+    .fetch_one(&mut **transaction)
     .await
     .map_err(failed("write a job"))?;
     if phase_before.as_deref() != Some(job.phase().as_str()) {
-        outbox::announce(transaction, job, now).await?;
+        outbox::announce(transaction, job, phase_changes, now).await?;
     }
     if let Some(child) = job.attempt().and_then(|attempt| attempt.child.as_ref()) {
         sqlx::query("INSERT INTO children (child, job_id) VALUES ($1, $2) ON CONFLICT DO NOTHING")

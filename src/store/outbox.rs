@@ -159,20 +159,15 @@ pub(super) async fn phase_on_record(
         .map_err(failed("read a job's phase"))
 }
 
-/// Puts on record that a job's phase has changed: in the outbox for each of its URLs, and for listeners.
+/// Puts on record that a job's phase has changed for the `sequence`-th time: in the outbox for each of its URLs, and
+/// for listeners.
 pub(super) async fn announce(
     transaction: &mut Transaction<'_, Sqlite>,
     job: &Job,
+    sequence: u32,
     now: Timestamp,
 ) -> Result<(), Error> {
     let job_id = job.job_id.to_string();
-    let sequence: u32 = sqlx::query_scalar(
-        "UPDATE jobs SET phase_changes = phase_changes + 1 WHERE job_id = $1 RETURNING phase_changes",
-    )
-    .bind(&job_id)
-    .fetch_one(&mut **transaction)
-    .await
-    .map_err(failed("count a change of phase"))?;
     let body = Body::of(job, WebhookId::new(), sequence, now);
     let text =
         serde_json::to_string(&body).map_err(|source| Error::Record { job_id: job_id.clone(), source })?;

@@ -8,7 +8,6 @@ use consign::{
     client::{AtDeadline, By, Client, Error, Wait},
     outcome::{Cause, Outcome},
 };
-use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use crate::support::{World, wait_for};
@@ -32,13 +31,9 @@ async fn world(name: &str) -> World {
     world
 }
 
-fn token(world: &World) -> SecretString {
-    world.token("ann", "read,submit").into()
-}
-
 /// A client of the world's agent, once that knows the formulas.
 async fn client(world: &World) -> Client {
-    let client = Client::new(&world.agent_address(), Some(token(world))).unwrap();
+    let client = Client::new(&world.agent_address(), Some(world.token("ann", "read,submit").into())).unwrap();
     wait_for("the ops repo to be read", LIMIT, async || {
         match client.submit(&json!({}), "nothing").await.unwrap_err() {
             Error::Refused { status, .. } if status.as_u16() == 422 => Ok(()),

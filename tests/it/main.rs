@@ -12,6 +12,7 @@ mod development;
 mod doctor;
 mod documents;
 mod drivers;
+mod events;
 mod hooks;
 mod invalid;
 mod layering;

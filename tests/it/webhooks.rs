@@ -207,6 +207,13 @@ async fn work_submitted_on_loopback_may_be_told_there_and_the_secret_changed() {
     assert_eq!(refused.status().as_u16(), 422);
     assert!(refused.text().await.unwrap().contains("loopback"));
 
+    for inner in ["http://169.254.169.254/latest/", "http://10.0.0.1/"] {
+        let body = serde_json::json!({ "formula": "f", "state_webhook_url": inner });
+        let request = reqwest::Client::new().post(format!("{}/jobs", world.agent_address()));
+        let refused = request.bearer_auth(&token).body(body.to_string()).send().await.unwrap();
+        assert_eq!(refused.status().as_u16(), 422, "{inner}");
+    }
+
     good.wait_for(3, LIMIT).await;
     std::fs::write(&secret, "another\n").unwrap();
     std::fs::write(world.path("go"), "").unwrap();

@@ -94,13 +94,6 @@ impl World {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// A token of the API with these scopes, made as an operator makes one.
-    pub(crate) fn token(&self, name: &str, scopes: &str) -> String {
-        let output = self.operate(&["token", "create", name, "--scope", scopes], b"");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap().lines().last().unwrap().to_owned()
-    }
-
     /// Starts the agent without waiting for it.
     pub(crate) fn launch_agent(&self, arguments: &[&str]) -> Agent {
         self.launch_agent_as("consign.toml", self.agent_address(), arguments)

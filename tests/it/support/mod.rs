@@ -8,6 +8,7 @@ mod nomad_api;
 mod own;
 mod result;
 mod shared;
+mod token;
 mod wait;
 mod world;
 
