@@ -2,13 +2,13 @@
 
 mod nodes;
 
-use std::{collections::BTreeSet, io::Write as _, process::Command, time::Duration};
+use std::{collections::BTreeSet, process::Command, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{World, action, ends, wait_for};
+use crate::support::{Random, World, action, ends, wait_for};
 
 const LIMIT: Duration = Duration::from_mins(1);
 const KILLS: u64 = 20;
@@ -83,28 +83,6 @@ async fn ended_at_the_gate(world: &World, child: &str) {
     for allocation in allocations(world, child).await {
         let task = &allocation["TaskStates"]["runner"];
         assert_eq!(task["StartedAt"], Value::Null, "{allocation}");
-    }
-}
-
-/// Numbers from a seed (splitmix64): a failed run can be repeated.
-struct Random(u64);
-
-impl Random {
-    /// Seeded from the clock, or from `CONSIGN_TEST_SEED`.
-    fn new() -> Self {
-        let clock = || jiff::Timestamp::now().as_second().unsigned_abs();
-        let seed = std::env::var("CONSIGN_TEST_SEED").map_or_else(|_| clock(), |text| text.parse().unwrap());
-        let mut output = std::io::stderr().lock();
-        writeln!(output, "CONSIGN_TEST_SEED={seed}").unwrap();
-        Self(seed)
-    }
-
-    /// The next number from `low` to `high`, `high` not included.
-    fn between(&mut self, low: u64, high: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        low + (mixed ^ (mixed >> 31)) % (high - low)
     }
 }
 

@@ -13,6 +13,7 @@ mod doctor;
 mod documents;
 mod drivers;
 mod events;
+mod flood;
 mod hooks;
 mod invalid;
 mod layering;
