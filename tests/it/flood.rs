@@ -57,7 +57,8 @@ impl<'world> Flood<'world> {
 
     /// Sends one request until it is answered.
     async fn insist(&self, number: usize) -> String {
-        let body = json!({ "formula": "note", "args": { "number": number.to_string() }, "blast_radius": "low" });
+        let body =
+            json!({ "formula": "note", "args": { "number": number.to_string() }, "blast_radius": "low" });
         let what = format!("an answer about job {number}");
         wait_for(&what, PATIENCE, async || {
             let request = self.http.post(format!("{}/jobs", self.world.agent_address()));
