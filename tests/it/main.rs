@@ -15,6 +15,7 @@ mod documents;
 mod drivers;
 mod events;
 mod flood;
+mod fuzz;
 mod hooks;
 mod invalid;
 mod layering;
