@@ -7,7 +7,7 @@ use std::{io, net::SocketAddr, path::Path};
 use axum::{
     Json,
     body::Bytes,
-    extract::{ConnectInfo, State},
+    extract::{ConnectInfo, State, rejection::BytesRejection},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse as _, Response},
 };
@@ -44,8 +44,9 @@ pub(super) async fn git_hook(
     State(app): State<App>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
-    body: Bytes,
-) -> Response {
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let body = body?;
     let allowed = match &app.secret {
         HookSecret::Hmac(secret) => signed(secret, &headers, &body),
         HookSecret::LoopbackOnly => peer.ip().to_canonical().is_loopback(),
@@ -55,10 +56,10 @@ pub(super) async fn git_hook(
             HookSecret::Hmac(_) => "the signature of the body is missing or wrong",
             HookSecret::LoopbackOnly => "without [ops] hook_secret_file this is taken from loopback only",
         };
-        return Problem::new(StatusCode::UNAUTHORIZED, detail).into_response();
+        return Err(Problem::new(StatusCode::UNAUTHORIZED, detail));
     }
     app.wake.notify_one();
-    (StatusCode::ACCEPTED, Json(json!({ "status": "looking" }))).into_response()
+    Ok((StatusCode::ACCEPTED, Json(json!({ "status": "looking" }))).into_response())
 }
 
 /// Whether one of the forges' headers carries the HMAC of the body.

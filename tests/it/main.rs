@@ -3,6 +3,7 @@
 mod adoption;
 mod api;
 mod artifacts;
+mod bad_input;
 mod benchmark;
 mod client;
 mod commands;
