@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 
-use self::order::Rank;
+use self::order::{Claim, Rank};
 pub use self::{
     load::{Caps, Full, Load, Running, Scope},
     order::{Ageing, Loaded, Models},
@@ -69,6 +69,11 @@ pub enum Hold {
         /// The time from which one of them may make room, where only that is waited for.
         until: Option<Timestamp>,
     },
+    /// Its own model is loaded, and makes room for another one that was waited for long enough.
+    Yields {
+        /// The other model.
+        to: String,
+    },
 }
 
 /// The jobs that wait for their turn.
@@ -117,13 +122,15 @@ impl Queue {
         if self.paused.is_some() || load.launching() >= LAUNCHES || rules.caps.is_full(load) {
             return None;
         }
-        let free = |candidate: &&Candidate| {
+        let claims = self.claims(load, rules, now);
+        let free = |(rank, candidate): &(Rank, &Candidate)| {
             !rules.caps.hold(candidate, load)
                 && order::model_hold(candidate, load, &rules.models, now).is_none()
+                && order::yields(candidate, rank, &claims).is_none()
         };
-        let next =
-            self.waiting.values().filter(free).min_by_key(|candidate| rank(candidate, load, rules, now));
-        let job_id = next?.job_id;
+        let ranked = self.waiting.values().map(|candidate| (rank(candidate, load, rules, now), candidate));
+        let (_, next) = ranked.filter(free).min_by_key(|(rank, _)| *rank)?;
+        let job_id = next.job_id;
         self.waiting.remove(&job_id);
         Some(job_id)
     }
@@ -131,10 +138,11 @@ impl Queue {
     /// Every waiting job in order, with what it waits for.
     #[must_use]
     pub fn explain(&self, load: &Load, rules: &Rules, now: Timestamp) -> Vec<(JobId, Hold)> {
+        let claims = self.claims(load, rules, now);
         let order = self.order(load, rules, now);
         // Many wait behind one limit: who holds it is looked up once.
         let mut limits: BTreeMap<(Scope, usize), Arc<Full>> = BTreeMap::new();
-        let mut hold = |candidate: &Candidate| {
+        let mut hold = |rank: &Rank, candidate: &Candidate| {
             if let Some(paused) = &self.paused {
                 return Hold::Paused(Arc::clone(paused));
             }
@@ -144,21 +152,38 @@ impl Queue {
                     .or_insert_with_key(|(scope, limit)| Arc::new(load.full(scope.clone(), *limit)));
                 return Hold::Full(Arc::clone(full));
             }
-            order::model_hold(candidate, load, &rules.models, now).unwrap_or(Hold::Turn)
+            order::model_hold(candidate, load, &rules.models, now)
+                .or_else(|| order::yields(candidate, rank, &claims))
+                .unwrap_or(Hold::Turn)
         };
-        order.into_iter().map(|candidate| (candidate.job_id, hold(candidate))).collect()
+        order.into_iter().map(|(rank, candidate)| (candidate.job_id, hold(&rank, candidate))).collect()
     }
 
-    fn order(&self, load: &Load, rules: &Rules, now: Timestamp) -> Vec<&Candidate> {
-        let mut order: Vec<&Candidate> = self.waiting.values().collect();
-        order.sort_by_cached_key(|candidate| rank(candidate, load, rules, now));
+    /// The loaded models that make room for others, which were waited for long enough. Without that, jobs of
+    /// a loaded model could come so close on each other that it never falls idle.
+    fn claims(&self, load: &Load, rules: &Rules, now: Timestamp) -> Vec<Claim> {
+        if rules.models.loaded == 0 {
+            return Vec::new();
+        }
+        let held = self.waiting.values().filter(|candidate| {
+            !rules.caps.hold(candidate, load)
+                && order::model_hold(candidate, load, &rules.models, now).is_some()
+        });
+        let held = held.map(|candidate| (rank(candidate, load, rules, now), candidate));
+        order::claims(held.collect(), load, &rules.models, now)
+    }
+
+    fn order(&self, load: &Load, rules: &Rules, now: Timestamp) -> Vec<(Rank, &Candidate)> {
+        let ranked = self.waiting.values().map(|candidate| (rank(candidate, load, rules, now), candidate));
+        let mut order: Vec<(Rank, &Candidate)> = ranked.collect();
+        order.sort_by_key(|(rank, _)| *rank);
         order
     }
 
     /// The same queue with the first `count` jobs in line alone.
     fn first(&self, count: usize, load: &Load, rules: &Rules, now: Timestamp) -> Self {
         let first = self.order(load, rules, now).into_iter().take(count);
-        let waiting = first.map(|candidate| (candidate.job_id, candidate.clone())).collect();
+        let waiting = first.map(|(_, candidate)| (candidate.job_id, candidate.clone())).collect();
         Self { waiting, paused: self.paused.clone() }
     }
 
@@ -195,5 +220,7 @@ fn rank(candidate: &Candidate, load: &Load, rules: &Rules, now: Timestamp) -> Ra
     order::rank(candidate, &rules.ageing, &rules.models, load.loaded(), now)
 }
 
+#[cfg(test)]
+mod simulation_tests;
 #[cfg(test)]
 mod tests;

@@ -46,6 +46,17 @@ pub(super) struct Rank {
     job_id: JobId,
 }
 
+/// A loaded model that makes room for another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Claim {
+    /// The loaded model.
+    on: String,
+    /// The one that it makes room for.
+    by: String,
+    /// The place of the job that waits for that one: nobody before it is held up.
+    rank: Rank,
+}
+
 impl Default for Ageing {
     fn default() -> Self {
         Self { each: Duration::from_mins(1) }
@@ -73,6 +84,11 @@ fn signed(duration: Duration) -> SignedDuration {
     SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }
 
+/// Whether a job may still be passed over for others whose model is loaded.
+fn is_patient(candidate: &Candidate, models: &Models, now: Timestamp) -> bool {
+    waited(candidate.submitted_at, now) < signed(models.patience)
+}
+
 pub(super) fn rank(
     candidate: &Candidate,
     ageing: &Ageing,
@@ -80,7 +96,7 @@ pub(super) fn rank(
     loaded: &[Loaded],
     now: Timestamp,
 ) -> Rank {
-    let patient = waited(candidate.submitted_at, now) < signed(models.patience);
+    let patient = is_patient(candidate, models, now);
     let other =
         candidate.model.as_ref().is_some_and(|model| loaded.iter().all(|known| known.model != *model));
     Rank {
@@ -114,4 +130,35 @@ pub(super) fn model_hold(
     }
     let loaded = loaded.iter().map(|known| known.model.clone()).collect();
     Some(Hold::Model { loaded, until: free_at })
+}
+
+/// Which loaded models make room for the jobs that are held up by their model: one for each model whose job is
+/// out of patience, the longest loaded first, but none before its least time is over.
+pub(super) fn claims(
+    mut held: Vec<(Rank, &Candidate)>,
+    load: &Load,
+    models: &Models,
+    now: Timestamp,
+) -> Vec<Claim> {
+    held.retain(|(_, candidate)| !is_patient(candidate, models, now));
+    held.sort_by_key(|(rank, _)| *rank);
+    let may_go = |known: &&Loaded| waited(known.since, now) >= signed(models.minimum);
+    let mut loaded = load.loaded().iter().filter(may_go);
+    let mut claims: Vec<Claim> = Vec::new();
+    for (rank, candidate) in held {
+        let Some(model) = &candidate.model else { continue };
+        if claims.iter().any(|claim| claim.by == *model) {
+            continue;
+        }
+        let Some(on) = loaded.next() else { break };
+        claims.push(Claim { on: on.model.clone(), by: model.clone(), rank });
+    }
+    claims
+}
+
+/// Whether a job waits because its model makes room for another.
+pub(super) fn yields(candidate: &Candidate, rank: &Rank, claims: &[Claim]) -> Option<Hold> {
+    let model = candidate.model.as_ref()?;
+    let claim = claims.iter().find(|claim| claim.on == *model && claim.rank < *rank)?;
+    Some(Hold::Yields { to: claim.by.clone() })
 }

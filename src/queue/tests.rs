@@ -1,7 +1,5 @@
 use std::time::Duration;
 
-use proptest::prelude::*;
-
 use super::*;
 use crate::action::WhenFull;
 
@@ -169,121 +167,27 @@ fn a_star_limits_every_name_without_a_limit_of_its_own() {
     assert_eq!(drain(&mut queue, &load, &rules, at(0)), [train.job_id]);
 }
 
-#[derive(Debug, Clone)]
-struct Arrival {
-    priority: u8,
-    model: Option<u8>,
-    formula: u8,
-    group: bool,
-    work: u8,
-}
-
-fn arrival() -> impl Strategy<Value = Arrival> {
-    (0_u8..=100, proptest::option::of(0_u8..3), 0_u8..3, any::<bool>(), 1_u8..5)
-        .prop_map(|(priority, model, formula, group, work)| Arrival { priority, model, formula, group, work })
-}
-
-proptest! {
-    /// Arrivals, launches and ends in a random order: no limit is ever exceeded, whoever could run and is
-    /// not behind a limit is launched in the order of the priorities, and all run in the end.
-    #[test]
-    fn limits_hold_priorities_are_kept_and_all_run(
-        arrivals in proptest::collection::vec(arrival(), 1..60),
-        overall in 0_usize..4,
-        of_formula in 0_usize..3,
-        models in 0_usize..3,
-    ) {
-        let rules = Rules {
-            caps: Caps {
-                running: overall,
-                formula: BTreeMap::from([("*".to_owned(), of_formula)]),
-                ..Caps::default()
-            },
-            ageing: Ageing::default(),
-            models: Models { loaded: models, patience: Duration::from_mins(1), minimum: Duration::from_secs(5) },
-        };
-        let (mut queue, mut load) = (Queue::default(), Load::default());
-        let mut known: BTreeMap<JobId, (Candidate, u8)> = BTreeMap::new();
-        let mut working: BTreeMap<JobId, u8> = BTreeMap::new();
-        let mut arrivals = arrivals.into_iter();
-        let mut done = 0;
-        for second in 0.. {
-            if let Some(arrival) = arrivals.next() {
-                let mut new = candidate(arrival.priority, second);
-                new.model = arrival.model.map(|model| model.to_string());
-                new.formula = Some(arrival.formula.to_string());
-                if arrival.group {
-                    new.concurrency = of_group(0, 2).concurrency;
-                }
-                queue.push(new.clone());
-                known.insert(new.job_id, (new, arrival.work));
-            }
-            let now = at(second);
-            loop {
-                let free: Vec<JobId> = queue
-                    .explain(&load, &rules, now)
-                    .into_iter()
-                    .filter(|(_, hold)| *hold == Hold::Turn)
-                    .map(|(job_id, _)| job_id)
-                    .collect();
-                let next = queue.next(&load, &rules, now);
-                prop_assert_eq!(next, free.first().copied());
-                let Some(job_id) = next else { break };
-                let (candidate, work) = &known[&job_id];
-                for (other, _) in free.iter().map(|id| &known[id]) {
-                    let priority = |one: &Candidate| rules.ageing.priority(one.priority, one.submitted_at, now);
-                    prop_assert!(priority(candidate) >= priority(other));
-                }
-                load.insert(job_id, Running::of(candidate, now), models);
-                working.insert(job_id, *work);
-            }
-            prop_assert!(overall == 0 || load.running() <= overall);
-            prop_assert!(load.count(&Scope::Group("deploy".to_owned())) <= 2);
-            let mut in_use = std::collections::BTreeSet::new();
-            for job_id in working.keys() {
-                let (candidate, _) = &known[job_id];
-                let formula = Scope::Formula(candidate.formula.clone().unwrap());
-                prop_assert!(of_formula == 0 || load.count(&formula) <= of_formula);
-                in_use.extend(candidate.model.clone());
-            }
-            prop_assert!(models == 0 || in_use.len() <= models);
-            working.retain(|job_id, left| {
-                *left -= 1;
-                if *left == 0 {
-                    load.remove(*job_id);
-                    done += 1;
-                }
-                *left > 0
-            });
-            if done == known.len() && arrivals.len() == 0 {
-                break;
-            }
-            prop_assert!(second < 2_000, "{} of {} ran", done, known.len());
-        }
+#[test]
+fn a_loaded_model_makes_room_for_one_that_was_waited_for_long_enough() {
+    let rules = Rules {
+        models: Models { loaded: 1, patience: Duration::from_mins(5), minimum: Duration::from_mins(1) },
+        ..Rules::default()
+    };
+    let (first, second, other) = (with_model(0, "a"), with_model(1, "a"), with_model(2, "b"));
+    let (late, free) = (with_model(400, "a"), candidate(50, 401));
+    let urgent = Candidate { priority: 100, ..with_model(402, "a") };
+    let mut load = Load::default();
+    load.insert(first.job_id, Running::of(&first, at(0)), 1);
+    let mut queue = queue(&[second.clone(), other.clone()]);
+    assert_eq!(queue.next(&load, &rules, at(200)), Some(second.job_id), "there is patience left");
+    for new in [&late, &free, &urgent] {
+        queue.push(new.clone());
     }
-
-    /// However much of a higher priority keeps coming, a job that waits is launched.
-    #[test]
-    fn nobody_starves(priority in 0_u8..=100, model in any::<bool>()) {
-        let rules = Rules {
-            caps: Caps { running: 1, ..Caps::default() },
-            ageing: Ageing { each: Duration::from_secs(10) },
-            models: Models { loaded: 1, patience: Duration::from_mins(1), minimum: Duration::ZERO },
-        };
-        let mut patient = candidate(priority, 0);
-        patient.model = model.then(|| "other".to_owned());
-        let mut queue = queue(std::slice::from_ref(&patient));
-        let mut load = Load::default();
-        for second in 0..2_000 {
-            let rival = Candidate { priority: 100, ..with_model(second, "loaded") };
-            queue.push(rival.clone());
-            let next = queue.next(&load, &rules, at(second)).unwrap();
-            if next == patient.job_id {
-                return Ok(());
-            }
-            load.insert(next, Running::of(&rival, at(second)), 1);
-            load.remove(next);
-        }
-        prop_assert!(false, "it never ran");
-    }
+    let order = drain(&mut queue, &load, &rules, at(403));
+    assert_eq!(order, ids(&[&urgent, &free]), "what comes first and what needs no model go on");
+    let yields = Hold::Yields { to: "b".to_owned() };
+    let hold = Hold::Model { loaded: vec!["a".to_owned()], until: None };
+    assert_eq!(queue.explain(&load, &rules, at(403)), [(other.job_id, hold), (late.job_id, yields)]);
+    load.remove(first.job_id);
+    assert_eq!(queue.next(&load, &rules, at(403)), Some(other.job_id));
 }

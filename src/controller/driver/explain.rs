@@ -110,6 +110,7 @@ fn words(hold: &Hold) -> String {
             let until = until.map(|at: Timestamp| format!(" until {at}")).unwrap_or_default();
             format!("another model is loaded{until}: {}", some(loaded))
         }
+        Hold::Yields { to } => format!("its model makes room for {to}, which was waited for long enough"),
     }
 }
 
