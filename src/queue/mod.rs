@@ -123,14 +123,20 @@ impl Queue {
             return None;
         }
         let claims = self.claims(load, rules, now);
-        let free = |(rank, candidate): &(Rank, &Candidate)| {
+        let is_free = |rank: &Rank, candidate: &Candidate| {
             !rules.caps.hold(candidate, load)
                 && order::model_hold(candidate, load, &rules.models, now).is_none()
                 && order::yields(candidate, rank, &claims).is_none()
         };
-        let ranked = self.waiting.values().map(|candidate| (rank(candidate, load, rules, now), candidate));
-        let (_, next) = ranked.filter(free).min_by_key(|(rank, _)| *rank)?;
-        let job_id = next.job_id;
+        let mut first: Option<(Rank, JobId)> = None;
+        for candidate in self.waiting.values() {
+            let rank = rank(candidate, load, rules, now);
+            // Thousands may wait: limits are looked at only for those who would come before the first one known.
+            if first.is_none_or(|(least, _)| rank < least) && is_free(&rank, candidate) {
+                first = Some((rank, candidate.job_id));
+            }
+        }
+        let (_, job_id) = first?;
         self.waiting.remove(&job_id);
         Some(job_id)
     }

@@ -33,7 +33,7 @@ async fn pour(agent: &Agent, path: &str, headers: &str, chunked: bool) -> String
     let head = format!("POST {path} HTTP/1.1\r\nHost: {host}\r\n{headers}{length}\r\n\r\n");
     writer.write_all(head.as_bytes()).await.unwrap();
     let sending = async {
-        let block = [b' '; 1 << 16];
+        let block = vec![b' '; 1 << 16];
         for _ in 0..GIGABYTE / block.len() {
             let frame = format!("{:x}\r\n", block.len());
             let parts: [&[u8]; 3] =

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::support::{World, action, ends, wait_for};
 
@@ -22,11 +22,11 @@ const PUSHES: usize = 40;
 /// How many actions one commit brings.
 const ACTIONS: usize = 1000;
 
-fn say(line: impl Display) {
+pub(crate) fn say(line: impl Display) {
     writeln!(std::io::stderr().lock(), "benchmark: {line}").unwrap();
 }
 
-fn ratio(one: Duration, other: Duration) -> f64 {
+pub(crate) fn ratio(one: Duration, other: Duration) -> f64 {
     one.as_secs_f64() / other.as_secs_f64()
 }
 
@@ -86,11 +86,7 @@ async fn a_thousand_actions_in_one_commit() {
     tell(&world).await;
     let model = child(&world, &world.result("model", LIMIT).await).await;
     assert!(first.terminate().await.success());
-    let mut meta = model["Meta"].clone();
-    meta.as_object_mut().unwrap().retain(|key, _| ["secrets", "args", "consign"].contains(&key.as_str()));
-    let request = json!({ "Meta": meta, "Payload": model["Payload"] });
-
-    let before = floor::time(&world, &request, ACTIONS).await;
+    let before = floor::time(&world, "runner", &model, ACTIONS).await;
     let agent = world.agent().await;
     let files: Vec<(String, String)> = (0..ACTIONS)
         .map(|number| {
@@ -111,7 +107,7 @@ async fn a_thousand_actions_in_one_commit() {
     .await;
     let took = begun.elapsed();
     drop(agent);
-    let after = floor::time(&world, &request, ACTIONS).await;
+    let after = floor::time(&world, "runner", &model, ACTIONS).await;
     let floor = (before + after) / 2;
     let lines = world.ledger_lines().len();
     assert_eq!(lines, 3 * ACTIONS + 1);

@@ -6,7 +6,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::Write as _,
     sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
@@ -15,11 +14,16 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{Random, World, wait_for};
+use crate::{
+    benchmark,
+    support::{Random, World, wait_for},
+};
 
 /// How many jobs there are, unless `CONSIGN_TEST_JOBS` says otherwise.
 const JOBS: usize = 1000;
 const KILLS: usize = 10;
+/// How many jobs the raw API is measured with, where that was asked for.
+const FLOOR: usize = 1000;
 /// How many submit at a time.
 const SUBMITTERS: usize = 8;
 /// How long after its last sign of life the whole thing counts as stuck.
@@ -201,7 +205,8 @@ async fn starts(world: &World) -> Vec<String> {
 
 #[tokio::test]
 async fn every_job_taken_over_http_ends_once_though_the_agent_is_killed_ten_times() {
-    let jobs = std::env::var("CONSIGN_TEST_JOBS").map_or(JOBS, |text| text.parse().unwrap());
+    let asked = std::env::var("CONSIGN_TEST_JOBS");
+    let (measured, jobs) = (asked.is_ok(), asked.map_or(JOBS, |text| text.parse().unwrap()));
     let world = World::new("flood").await;
     let base_jobs = world.path("jobs");
     fs::create_dir(&base_jobs).unwrap();
@@ -215,7 +220,7 @@ async fn every_job_taken_over_http_ends_once_though_the_agent_is_killed_ten_time
     let begun = Instant::now();
     let submitters = futures_util::future::join_all((0..SUBMITTERS).map(|_| flood.submit()));
     let (taken, ()) = tokio::join!(submitters, flood.kill());
-    let seconds = begun.elapsed().as_secs_f64();
+    let took = begun.elapsed();
     let taken: BTreeMap<usize, String> = taken.into_iter().flatten().collect();
 
     let agent = world.agent().await;
@@ -226,12 +231,22 @@ async fn every_job_taken_over_http_ends_once_though_the_agent_is_killed_ten_time
     for job in known.values() {
         assert_eq!((&job["state"], &job["outcome"]), (&json!("done"), &json!("succeeded")), "{job}");
     }
-    let mut starts = starts(&world).await;
-    starts.sort_unstable();
-    assert!(starts.iter().eq(ids), "{} tasks started for {jobs} jobs", starts.len());
+    let mut ran = starts(&world).await;
+    ran.sort_unstable();
+    assert!(ran.iter().eq(ids), "{} tasks started for {jobs} jobs", ran.len());
     assert_eq!(world.group_members(&world.gate()).await, Vec::<String>::new());
-    drop(agent);
-    let rate = f64::from(u32::try_from(jobs).unwrap()) / seconds;
-    let mut output = std::io::stderr().lock();
-    writeln!(output, "{jobs} jobs in {seconds:.1} s with {KILLS} kills: {rate:.1} a second").unwrap();
+    assert!(agent.terminate().await.success());
+    benchmark::say(format_args!("{jobs} jobs over HTTP with {KILLS} kills: {}", a_second(jobs, took)));
+    if measured {
+        let child = world.nomad.get("/v1/jobs?prefix=mock%2Fdispatch-&per_page=1").await.unwrap();
+        let path = format!("/v1/job/{}", child[0]["ID"].as_str().unwrap().replace('/', "%2F"));
+        let bare =
+            benchmark::floor::time(&world, "mock", &world.nomad.get(&path).await.unwrap(), FLOOR).await;
+        benchmark::say(format_args!("{FLOOR} of them through the raw API: {}", a_second(FLOOR, bare)));
+    }
+}
+
+fn a_second(jobs: usize, took: Duration) -> String {
+    let rate = f64::from(u32::try_from(jobs).unwrap()) / took.as_secs_f64();
+    format!("{:.1} s, {rate:.1} a second", took.as_secs_f64())
 }

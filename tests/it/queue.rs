@@ -299,3 +299,57 @@ async fn an_action_runs_again_after_the_causes_that_it_names_and_no_other() {
     assert_eq!((causes(&spent).len(), &spent["exit_code"]), (2, &json!(8)));
     assert_eq!(causes(&world.result("unnamed", LIMIT).await).len(), 1);
 }
+
+#[tokio::test]
+async fn a_mixed_list_is_drained_by_model_and_no_model_waits_for_ever() {
+    let world = World::new("models").await;
+    world.bootstrap(
+        "[queue]\nmodels = 1\nmodel_patience = \"25s\"\nmodel_minimum = \"4s\"\n[limits.formula]\nquick = 1\n",
+    );
+    let agent = world.agent().await;
+    let of = |model: &str| format!("model = \"{model}\"\n");
+    let (a, b) = (of("a"), of("b"));
+    commit(&world, &[("a-0", "held", &a)]);
+    started(&world, "a-0").await;
+    // In the order of their ids, models would be swapped for each.
+    let mixed = [("m-1", &a), ("m-2", &b), ("m-3", &a), ("m-4", &b), ("m-5", &a)];
+    commit(&world, &mixed.map(|(id, model)| (id, "quick", model.as_str())));
+    for id in ["m-1", "m-3", "m-5"] {
+        ends(&world.result(id, LIMIT).await, "succeeded", "success");
+    }
+    // The model is in use all the time, and more comes for it: until the other one has waited for long enough.
+    let token = world.operate(&["token", "create", "watcher", "--scope", "read"], b"").stdout;
+    let token = String::from_utf8(token).unwrap().lines().last().unwrap().to_owned();
+    let mut late = Vec::new();
+    wait_for("a job that makes room", LIMIT, async || {
+        let id = format!("late-{}", late.len());
+        commit(&world, &[(&id, "quick", &a)]);
+        late.push(id.clone());
+        wait_for("it to be decided", LIMIT, async || {
+            let shown =
+                world.consign(&["show", &id, "--json"]).env("CONSIGN_TOKEN", &token).output().unwrap();
+            let shown: Value = serde_json::from_slice(&shown.stdout).map_err(|error| error.to_string())?;
+            let waits_for = shown["waits_for"].as_str().unwrap_or_default();
+            if waits_for.contains("makes room for b") {
+                return Ok(Ok(()));
+            }
+            if shown["state"] == "done" { Ok(Err("it ran".to_owned())) } else { Err(shown.to_string()) }
+        })
+        .await
+    })
+    .await;
+    std::fs::write(world.path("go"), "").unwrap();
+    let last = late.pop().unwrap();
+    for id in ["m-2", "m-4", &last] {
+        ends(&world.result(id, LIMIT).await, "succeeded", "success");
+    }
+    let lines = world.ledger_lines();
+    let place = |line: &str| lines.iter().position(|other| other == line).unwrap();
+    assert!(place("-a-0") < place("+m-2") && place("-m-4") < place(&format!("+{last}")), "{lines:?}");
+    let dispatched = async |id: &str| -> jiff::Timestamp {
+        world.result(id, LIMIT).await["dispatched_at"].as_str().unwrap().parse().unwrap()
+    };
+    let loaded_for = dispatched(&last).await.duration_since(dispatched("m-2").await);
+    assert!(loaded_for >= jiff::SignedDuration::from_millis(3900), "{loaded_for}");
+    drop(agent);
+}

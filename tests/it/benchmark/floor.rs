@@ -18,24 +18,26 @@ use crate::support::{World, wait_for};
 const CONNECTIONS: usize = 8;
 const LIMIT: Duration = Duration::from_mins(10);
 
-/// Dispatches `request` so many times and admits each; gives how long it took until the last had ended. No agent
-/// may run meanwhile.
-pub(crate) async fn time(world: &World, request: &Value, count: usize) -> Duration {
+/// Dispatches the base job `job` so many times, as its child `model` was, and admits each; gives how long it took
+/// until the last had ended. No agent may run meanwhile.
+pub(crate) async fn time(world: &World, job: &str, model: &Value, count: usize) -> Duration {
+    let mut meta = model["Meta"].clone();
+    // The rest is the base job's own.
+    meta.as_object_mut().unwrap().retain(|key, _| ["secrets", "args", "consign"].contains(&key.as_str()));
+    let request = json!({ "Meta": meta, "Payload": model["Payload"] });
+    let path = format!("/v1/job/{job}/dispatch");
     let begun = Instant::now();
     let next = AtomicUsize::new(0);
     let dispatch = async || {
         while next.fetch_add(1, Ordering::Relaxed) < count {
-            let body = Some(request.clone());
-            world.nomad.request(Method::PUT, "/v1/job/runner/dispatch", body).await.unwrap();
+            world.nomad.request(Method::PUT, &path, Some(request.clone())).await.unwrap();
         }
     };
-    let admitted = AtomicUsize::new(0);
     let admitting = async {
         let vault = Vault::new(world).await;
         let mut known: BTreeMap<String, String> = BTreeMap::new();
         while known.len() < count {
             vault.admit(world, &mut known).await;
-            admitted.store(known.len(), Ordering::Relaxed);
         }
     };
     tokio::join!(join_all((0..CONNECTIONS).map(|_| dispatch())), admitting);
