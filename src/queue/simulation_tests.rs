@@ -178,17 +178,6 @@ impl Plain<'_> {
     }
 }
 
-fn running(candidate: &Candidate, since: Timestamp, launching: bool) -> Running {
-    Running {
-        name: candidate.job_id.to_string(),
-        launching,
-        since,
-        formula: candidate.formula.clone(),
-        model: candidate.model.clone(),
-        group: candidate.concurrency.as_ref().map(|concurrency| concurrency.group.clone()),
-    }
-}
-
 /// Launches `job_id` in the model and in the load, after it was looked at that it may be.
 fn launch(plain: &mut Plain<'_>, load: &mut Load, job_id: JobId) -> Result<(), TestCaseError> {
     let index = plain.waiting.iter().position(|(candidate, _)| candidate.job_id == job_id).unwrap();
@@ -198,7 +187,8 @@ fn launch(plain: &mut Plain<'_>, load: &mut Load, job_id: JobId) -> Result<(), T
     prop_assert!(plain.launching() < LAUNCHES);
     prop_assert!(owed.is_none_or(|owed| plain.place(&candidate) <= owed), "somebody is passed over");
     plain.waiting.remove(index);
-    load.insert(job_id, running(&candidate, plain.now, true), plain.rules.models.loaded);
+    let running = Running { launching: true, ..Running::of(&candidate, plain.now) };
+    load.insert(job_id, running, plain.rules.models.loaded);
     let present: Vec<(String, Timestamp)> =
         load.loaded().iter().map(|known| (known.model.clone(), known.since)).collect();
     let counted = plain.rules.models.loaded != 0;
@@ -221,7 +211,7 @@ fn pass(plain: &mut Plain<'_>, load: &mut Load) {
         if working.left == 0 {
             load.remove(candidate.job_id);
         } else if working.age == LAUNCHING {
-            let running = running(candidate, plain.now, false);
+            let running = Running::of(candidate, plain.now);
             load.insert(candidate.job_id, running, plain.rules.models.loaded);
         }
     }
@@ -310,7 +300,7 @@ proptest! {
             }
             while let Some(next) = queue.next(&load, &rules, at(second)) {
                 let (candidate, work) = &known[&next];
-                load.insert(next, running(candidate, at(second), false), loaded);
+                load.insert(next, Running::of(candidate, at(second)), loaded);
                 ends.entry(second + work).or_default().push(next);
                 launched.insert(next);
             }

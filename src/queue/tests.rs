@@ -196,12 +196,12 @@ fn a_loaded_model_makes_room_for_one_that_was_waited_for_long_enough() {
 fn so_many_launches_are_under_way_and_no_more() {
     let all: Vec<Candidate> = (0..20).map(|second| candidate(50, second)).collect();
     let (mut queue, mut load, rules) = (queue(&all), Load::default(), Rules::default());
-    let launching = |candidate: &Candidate| Running { launching: true, ..running(candidate, at(20)) };
+    let launching = |candidate: &Candidate| Running { launching: true, ..Running::of(candidate, at(20)) };
     for one in &all[..LAUNCHES] {
         assert_eq!(queue.next(&load, &rules, at(20)), Some(one.job_id));
         load.insert(one.job_id, launching(one), 0);
     }
     assert_eq!(queue.next(&load, &rules, at(20)), None);
-    load.insert(all[3].job_id, running(&all[3], at(20)), 0);
+    load.insert(all[3].job_id, Running::of(&all[3], at(20)), 0);
     assert_eq!(queue.next(&load, &rules, at(20)), Some(all[LAUNCHES].job_id), "one got through, and works");
 }
