@@ -79,7 +79,7 @@ fn fetch(world: &World) -> Duration {
     for _ in 0..times {
         let fetched = Command::new("git")
             .arg("--git-dir")
-            .arg(world.path("store/mirror.git"))
+            .arg(world.path("store/mirror.git/repository.git"))
             .args(["fetch", "--quiet"])
             .arg(&world.ops.bare)
             .arg("refs/heads/main")
