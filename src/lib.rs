@@ -29,6 +29,7 @@ pub mod metrics;
 pub mod nomad;
 pub mod ops_repo;
 pub mod outcome;
+pub mod page;
 pub mod queue;
 pub mod retry;
 pub mod sample;

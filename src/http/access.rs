@@ -16,7 +16,7 @@ use secrecy::SecretString;
 use super::{App, Rooms, problem::Problem};
 use crate::{
     telemetry::chain,
-    tokens::{HolderName, Scope, verify},
+    tokens::{HolderName, Scope, Token, verify},
 };
 
 /// Who may use a route.
@@ -76,10 +76,7 @@ async fn authorize(
 
 fn authorized(app: &Rooms, scope: Scope, headers: &HeaderMap) -> Result<HolderName, Problem> {
     let bearer = bearer(headers)?;
-    let tokens = app.tokens.tokens().map_err(|error| {
-        tracing::error!(error = chain(&error), "nobody can be authorized");
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the agent cannot read its tokens; its log says more")
-    })?;
+    let tokens = tokens(app)?;
     let token = verify(&tokens, &bearer, Timestamp::now()).map_err(|refused| {
         unauthorized(&refused.to_string(), "Bearer realm=\"consign\", error=\"invalid_token\"")
     })?;
@@ -89,6 +86,14 @@ fn authorized(app: &Rooms, scope: Scope, headers: &HeaderMap) -> Result<HolderNa
     let detail = format!("this needs a token with scope {scope}, which {}'s has not", token.name);
     let challenge = format!("Bearer realm=\"consign\", error=\"insufficient_scope\", scope=\"{scope}\"");
     Err(Problem::new(StatusCode::FORBIDDEN, detail).with_header(header::WWW_AUTHENTICATE, &challenge))
+}
+
+/// The tokens on record.
+pub(super) fn tokens(app: &Rooms) -> Result<Arc<[Token]>, Problem> {
+    app.tokens.tokens().map_err(|error| {
+        tracing::error!(error = chain(&error), "nobody can be authorized");
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the agent cannot read its tokens; its log says more")
+    })
 }
 
 /// The token that a request carries.

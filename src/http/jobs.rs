@@ -59,25 +59,36 @@ pub(super) async fn list(
     if !(1..=PAGE_LIMIT).contains(&limit) {
         return Err(Problem::invalid(format!("limit is {limit}, and goes from 1 to {PAGE_LIMIT}")));
     }
-    let (jobs, more) = app.store.page(Page { phase, before: cursor, limit }).await?;
+    Ok(Json(page(&app, Page { phase, before: cursor, limit }).await?))
+}
+
+/// A page of jobs, with what they wait for.
+pub(super) async fn page(app: &Rooms, page: Page) -> Result<JobList, Problem> {
+    let (jobs, more) = app.store.page(page).await?;
     let next = jobs.last().filter(|_| more).map(|job| job.job_id.to_string());
-    let explanation = explanation(&app, jobs.iter()).await;
+    let explanation = explanation(app, jobs.iter()).await;
     let jobs = jobs.iter().map(|job| {
         let mut summary = JobSummary::of(job);
         explain(&mut summary, explanation.get(&job.job_id));
         summary
     });
-    Ok(Json(JobList { jobs: jobs.collect(), next }))
+    Ok(JobList { jobs: jobs.collect(), next })
 }
 
 pub(super) async fn show(State(app): State<App>, id: PathId) -> Result<Json<JobDetails>, Problem> {
     let Path(id) = id?;
     let job = find(&app, &id).await?;
-    let live = app.live.steps(&job).await;
-    let mut details = JobDetails::of(&job, live);
-    explain(&mut details.summary, explanation(&app, [&job].into_iter()).await.get(&job.job_id));
+    let mut details = details(&app, &job).await;
     app.archive.inline(job.job_id, &mut details.artifacts).await;
     Ok(Json(details))
+}
+
+/// All that is known of a job, now.
+pub(super) async fn details(app: &Rooms, job: &Job) -> JobDetails {
+    let live = app.live.steps(job).await;
+    let mut details = JobDetails::of(job, live);
+    explain(&mut details.summary, explanation(app, [job].into_iter()).await.get(&job.job_id));
+    details
 }
 
 /// Adds to a job's record what the driver knows of it.
@@ -106,7 +117,7 @@ async fn explanation(app: &Rooms, mut jobs: impl Iterator<Item = &Job>) -> Expla
 
 pub(super) async fn cancel(State(app): State<App>, by: By, id: PathId) -> Result<Response, Problem> {
     let Path(id) = id?;
-    order(&app, &id, &by, Wish::Cancel).await
+    Ok(answer(&order(&app, &id, &by, Wish::Cancel).await?))
 }
 
 pub(super) async fn retry(
@@ -117,7 +128,7 @@ pub(super) async fn retry(
 ) -> Result<Response, Problem> {
     let (Path(id), body) = (id?, body?);
     let RetryRequest { from_step } = if body.is_empty() { RetryRequest::default() } else { json(&body)? };
-    order(&app, &id, &by, Wish::Retry { from_step }).await
+    Ok(answer(&order(&app, &id, &by, Wish::Retry { from_step }).await?))
 }
 
 /// A body's JSON: 400 where it is none, 422 where it says something else than it should.
@@ -143,17 +154,21 @@ pub(super) async fn find(app: &Rooms, id: &str) -> Result<Job, Problem> {
     found.ok_or_else(|| Problem::no_such_job(id))
 }
 
-/// Gives the driver an order, and shows the job once the order is on record.
-async fn order(app: &Rooms, id: &str, by: &By, wish: Wish) -> Result<Response, Problem> {
+/// Gives the driver an order; gives the job once the order is on record.
+pub(super) async fn order(app: &Rooms, id: &str, by: &By, wish: Wish) -> Result<Job, Problem> {
     let job_id = find(app, id).await?.job_id;
     let driver = app.driver.get().ok_or_else(Problem::not_now)?;
     let (reply, answer) = oneshot::channel();
     let order = Order { job_id, by: by.0.0.to_string(), wish, reply };
     driver.send(Message::Operate(order)).await.map_err(|_| Problem::not_now())?;
-    let job = answer.await.map_err(|_| Problem::not_now())?.map_err(|refused| match refused {
+    answer.await.map_err(|_| Problem::not_now())?.map_err(|refused| match refused {
         Refused::Unknown => Problem::no_such_job(id),
         other => other.into(),
-    })?;
+    })
+}
+
+/// Shows a job that an order was given for.
+fn answer(job: &Job) -> Response {
     let status = if job.outcome().is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((status, Json(JobDetails::of(&job, Vec::new()))).into_response())
+    (status, Json(JobDetails::of(job, Vec::new()))).into_response()
 }

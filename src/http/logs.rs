@@ -42,7 +42,7 @@ const PIECES: usize = 16;
 #[serde(deny_unknown_fields)]
 pub(super) struct LogQuery {
     #[serde(default)]
-    follow: bool,
+    pub(super) follow: bool,
 }
 
 const TEXT: (header::HeaderName, &str) = (header::CONTENT_TYPE, "text/plain; charset=utf-8");
@@ -73,7 +73,7 @@ fn kept(job: &Job) -> String {
 }
 
 /// What a running task has printed so far, as Nomad has it.
-async fn printed(app: &App, job: &Job) -> Option<String> {
+pub(super) async fn printed(app: &App, job: &Job) -> Option<String> {
     let (allocation, task) = running(app, job).await?;
     let tail = app.nomad.log_tail(&allocation, &task, TAIL).await.ok()??;
     Some(log::excerpt(&tail.bytes, tail.truncated).text)

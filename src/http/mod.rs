@@ -1,7 +1,7 @@
-//! The agent's HTTP server: health, the push webhook of the forge, and the API.
+//! The agent's HTTP server: health, the push webhook of the forge, the API, and the page at `/`.
 //!
 //! Reading goes to the store, and for what works right now to Nomad; whatever changes a job is an order to
-//! the driver. `routes` is the one list of what there is and who may use it.
+//! the driver. `routes` is the one list of what programs can ask for and who may; `page` has what browsers can.
 
 mod access;
 mod artifacts;
@@ -12,11 +12,13 @@ mod jobs;
 mod live;
 mod logs;
 pub mod openapi;
+mod page;
 mod pause;
 mod problem;
 mod rate;
 mod routes;
 mod scrape;
+mod session;
 mod stream;
 pub mod submit;
 #[cfg(test)]
@@ -48,7 +50,7 @@ use crate::{
     controller::{driver::Inbox, health::Health, submit::Desk},
     nomad,
     store::Store,
-    tokens::TokensFile,
+    tokens::{Sessions, TokensFile},
     track::artifact::Archive,
 };
 
@@ -72,6 +74,8 @@ pub struct Rooms {
     pub tokens: TokensFile,
     /// How often they may.
     pub limits: Limits,
+    /// Who has logged in to the page.
+    pub sessions: Sessions,
     /// The record of all jobs.
     pub store: Store,
     /// Where logs are while their tasks run.
@@ -123,6 +127,7 @@ pub fn router(rooms: Arc<Rooms>) -> Router {
             let Route { path, access, handler, .. } = route;
             router.route(path, access::guarded(handler, access, &rooms))
         })
+        .merge(page::router(&rooms))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is nothing here"))
         .method_not_allowed_fallback(async || {

@@ -23,7 +23,7 @@ use crate::{
     metrics::Metrics,
     nomad,
     store::Store,
-    tokens::{Scope, TokensFile},
+    tokens::{Scope, Sessions, TokensFile},
     track::artifact::Archive,
 };
 
@@ -80,6 +80,7 @@ impl Server {
             secret: HookSecret::LoopbackOnly,
             tokens: tokens(folder.path()),
             limits: Limits::new(rate),
+            sessions: Sessions::new().unwrap(),
             store: store.clone(),
             archive: Archive::open(&folder.path().join("artifacts")).unwrap(),
             audience,

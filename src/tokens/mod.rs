@@ -1,4 +1,4 @@
-//! Bearer tokens of the HTTP API: who holds one, what it may do, and until when.
+//! Bearer tokens of the HTTP API: who holds one, what it may do, and until when; and the sessions of browsers.
 //!
 //! A token is 256 random bits that are shown once. What is kept is its SHA-256, so nobody who reads the
 //! file can use it.
@@ -14,13 +14,15 @@ use sha2::{Digest as _, Sha256};
 
 mod file;
 mod holder;
+mod session;
 
 pub use file::{Error, TokensFile};
 pub use holder::HolderName;
+pub use session::Sessions;
 
 /// What stands before the random part, so that a leaked token is recognized as one.
 const PREFIX: &str = "consign_";
-/// The bytes of randomness in a token.
+/// The bytes of randomness in a token, and in the key of sessions.
 const RANDOM: usize = 32;
 
 /// What a token may do.
@@ -97,12 +99,7 @@ impl Token {
         created_at: Timestamp,
         expires_at: Option<Timestamp>,
     ) -> Result<(Self, SecretString), Error> {
-        let mut random = [0_u8; RANDOM];
-        let filled = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
-        if filled.map_err(|error| Error::Random(error.into()))? != RANDOM {
-            return Err(Error::Random(std::io::ErrorKind::UnexpectedEof.into()));
-        }
-        let text = SecretString::from(format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(random)));
+        let text = SecretString::from(format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(random()?)));
         let mut scopes = scopes.to_vec();
         scopes.sort();
         scopes.dedup();
@@ -121,6 +118,16 @@ impl Token {
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
     }
+}
+
+/// Bytes that nobody can guess.
+fn random() -> Result<[u8; RANDOM], Error> {
+    let mut random = [0_u8; RANDOM];
+    let filled = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
+    if filled.map_err(|error| Error::Random(error.into()))? != RANDOM {
+        return Err(Error::Random(std::io::ErrorKind::UnexpectedEof.into()));
+    }
+    Ok(random)
 }
 
 /// The token on record that `bearer` is. Every record is compared in full, whichever it is.

@@ -65,6 +65,7 @@ const LEVELS: &[(&str, &[&str])] = &[
             "dev",
             "doctor",
             "http",
+            "page",
             "schema",
             "secret",
             "tokens",

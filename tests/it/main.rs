@@ -25,6 +25,7 @@ mod mounts;
 mod outages;
 mod outcomes;
 mod ownership;
+mod page;
 mod pause;
 mod queue;
 mod remotes;

@@ -1,6 +1,7 @@
 //! What the tests stand on: shared servers, container images, a world of its own for each test, git, and waiting.
 
 mod agent;
+mod browser;
 mod git;
 mod git_http;
 pub(crate) mod images;
@@ -14,6 +15,7 @@ mod wait;
 mod world;
 
 pub(crate) use agent::{Agent, action, is_ready};
+pub(crate) use browser::Browser;
 pub(crate) use git::Git;
 pub(crate) use git_http::GitHttp;
 pub(crate) use nomad_api::NomadApi;

@@ -1,0 +1,80 @@
+// Keeps the page up to date. Without it everything is there as of when the page was loaded.
+"use strict";
+
+const EVERY = 2000; // milliseconds between looks
+const KEPT = 1 << 20; // characters of a followed log that stay
+
+const region = document.getElementById("live");
+const news = document.getElementById("news");
+const log = document.getElementById("log");
+let following = false;
+
+/** Whether somebody is choosing or selecting something in the part that is replaced. */
+function inUse() {
+  const selection = document.getSelection();
+  const selects = !selection.isCollapsed && region.contains(selection.anchorNode);
+  return selects || (region.contains(document.activeElement) && document.activeElement.matches("select, input"));
+}
+
+/** Puts what came in the place of what is shown; focus and what is open stay. */
+function replace(came) {
+  const open = [...region.querySelectorAll("details[open]")].map((details) => details.id);
+  const focused = region.contains(document.activeElement) ? document.activeElement.id : "";
+  region.replaceChildren(...came.getElementById("live").childNodes);
+  for (const id of open) document.getElementById(id)?.setAttribute("open", "");
+  if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+}
+
+async function look() {
+  const answer = await fetch(document.body.dataset.live, { cache: "no-store" });
+  if (answer.status === 401) location.reload(); // the session has ended
+  if (!answer.ok) throw new Error(answer.statusText);
+  const came = new DOMParser().parseFromString(await answer.text(), "text/html");
+  if (!inUse()) replace(came);
+  if (document.title !== came.title) news.textContent = document.title = came.title;
+  const address = came.getElementById("log")?.dataset.follow;
+  if (address && !following) follow(address);
+}
+
+/** Shows the log as it comes, from its beginning. */
+async function follow(address) {
+  following = true;
+  try {
+    const answer = await fetch(address, { cache: "no-store" });
+    if (!answer.ok) return;
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    let length = 0;
+    for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
+      const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+      if (length === 0) log.replaceChildren();
+      log.append(piece.value);
+      length += piece.value.length;
+      while (length > KEPT && log.childNodes.length > 1) {
+        length -= log.firstChild.length;
+        log.firstChild.remove();
+      }
+      if (atEnd) log.scrollTop = log.scrollHeight;
+    }
+  } catch {
+    // The connection broke; the next look begins anew.
+  } finally {
+    following = false;
+  }
+}
+
+async function keepLooking() {
+  if (document.visibilityState === "visible") {
+    try {
+      await look();
+      document.body.classList.remove("stale");
+    } catch {
+      document.body.classList.add("stale");
+      news.textContent = "The agent does not answer; this is from before.";
+    }
+  }
+  setTimeout(keepLooking, EVERY);
+}
+
+if (log) log.scrollTop = log.scrollHeight;
+if (log?.dataset.follow) follow(log.dataset.follow);
+setTimeout(keepLooking, EVERY);

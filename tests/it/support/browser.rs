@@ -1,0 +1,175 @@
+//! A real browser: Chromium without a window, driven over WebDriver (the W3C's protocol) by Debian's chromium-driver.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    os::unix::process::CommandExt as _,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use reqwest::Method;
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// The key that WebDriver has an element's id under.
+const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
+
+/// A browser with cookies and settings of its own; it ends with the value.
+#[derive(Debug)]
+pub(crate) struct Browser {
+    driver: Child,
+    port: u16,
+    session: String,
+    http: reqwest::Client,
+    _profile: TempDir,
+}
+
+impl Browser {
+    /// Starts one. `chromium` and `chromedriver` have to be on the `PATH`: `scripts/browser` provides them.
+    pub(crate) async fn start() -> Self {
+        let mut driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver starts: `scripts/browser` provides it");
+        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let started = lines.find_map(|line| {
+            let (_, port) = line.split_once("started successfully on port ")?;
+            port.trim_end_matches('.').parse().ok()
+        });
+        let port = started.expect("chromedriver says its port");
+        let profile = tempfile::Builder::new().prefix("consign-browser-").tempdir().unwrap();
+        let folder = format!("--user-data-dir={}", profile.path().display());
+        // Chromium's own sandbox does not start for root; what it shows here is the agent's page alone.
+        let arguments = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--no-proxy-server", &folder];
+        let options = json!({ "args": arguments });
+        let capabilities = json!({
+            "browserName": "chrome",
+            "goog:chromeOptions": options,
+            "goog:loggingPrefs": { "browser": "ALL" },
+        });
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_mins(1)).build().unwrap();
+        let mut browser = Self { driver, port, session: String::new(), http, _profile: profile };
+        let made = browser
+            .request(Method::POST, "/session", json!({ "capabilities": { "alwaysMatch": capabilities } }))
+            .await;
+        browser.session = format!("/session/{}", made["sessionId"].as_str().unwrap());
+        browser
+    }
+
+    async fn request(&self, method: Method, path: &str, body: Value) -> Value {
+        let url = format!("http://127.0.0.1:{}{path}", self.port);
+        let request = self.http.request(method.clone(), url);
+        let request = if method == Method::POST { request.json(&body) } else { request };
+        let mut answer: Value = request.send().await.unwrap().json().await.unwrap();
+        let value = answer["value"].take();
+        assert!(value["error"].is_null(), "{path}: {value}");
+        value
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Value {
+        self.request(Method::POST, &format!("{}{path}", self.session), body).await
+    }
+
+    /// Goes to an address, and waits until it is loaded.
+    pub(crate) async fn open(&self, url: &str) {
+        self.post("/url", json!({ "url": url })).await;
+    }
+
+    /// The address that is shown.
+    pub(crate) async fn address(&self) -> String {
+        let url = self.request(Method::GET, &format!("{}/url", self.session), Value::Null).await;
+        url.as_str().unwrap().to_owned()
+    }
+
+    /// Evaluates a script in the page, where its content security policy does not hold; gives what it returns.
+    pub(crate) async fn script(&self, text: &str) -> Value {
+        self.post("/execute/sync", json!({ "script": text, "args": [] })).await
+    }
+
+    /// The text that a person sees, of the first element that a CSS selector finds.
+    pub(crate) async fn text(&self, selector: &str) -> String {
+        let selector = Value::from(selector);
+        let text = self.script(&format!("return document.querySelector({selector})?.innerText ?? ''")).await;
+        text.as_str().unwrap().to_owned()
+    }
+
+    async fn element(&self, selector: &str) -> String {
+        let found = self.post("/element", json!({ "using": "css selector", "value": selector })).await;
+        format!("/element/{}", found[ELEMENT].as_str().unwrap())
+    }
+
+    /// Clicks as a person does: what is hidden or covered cannot be clicked.
+    pub(crate) async fn click(&self, selector: &str) {
+        let element = self.element(selector).await;
+        self.post(&format!("{element}/click"), json!({})).await;
+    }
+
+    /// Types into a field.
+    pub(crate) async fn enter(&self, selector: &str, text: &str) {
+        let element = self.element(selector).await;
+        self.post(&format!("{element}/value"), json!({ "text": text })).await;
+    }
+
+    /// Asks the DevTools of Chromium.
+    async fn devtools(&self, command: &str, parameters: Value) -> Value {
+        self.post("/goog/cdp/execute", json!({ "cmd": command, "params": parameters })).await
+    }
+
+    /// Turns the page's scripts on or off, from the next page on.
+    pub(crate) async fn scripts(&self, on: bool) {
+        self.devtools("Emulation.setScriptExecutionDisabled", json!({ "value": !on })).await;
+    }
+
+    /// Shows pages on a screen of this many CSS pixels.
+    pub(crate) async fn screen(&self, width: u32, height: u32) {
+        let screen = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600 });
+        self.devtools("Emulation.setDeviceMetricsOverride", screen).await;
+    }
+
+    /// Prefers `light` or `dark`, as the system's settings do.
+    pub(crate) async fn scheme(&self, scheme: &str) {
+        let feature = json!({ "name": "prefers-color-scheme", "value": scheme });
+        self.devtools("Emulation.setEmulatedMedia", json!({ "features": [feature] })).await;
+    }
+
+    /// The cookies, also those that scripts do not see.
+    pub(crate) async fn cookies(&self) -> Vec<Value> {
+        let cookies = self.request(Method::GET, &format!("{}/cookie", self.session), Value::Null).await;
+        cookies.as_array().unwrap().clone()
+    }
+
+    /// What the console has had since it was last asked: errors of scripts, and what was not allowed to load.
+    pub(crate) async fn console(&self) -> Vec<Value> {
+        let lines = self.post("/se/log", json!({ "type": "browser" })).await;
+        lines.as_array().unwrap().clone()
+    }
+
+    /// A picture of the whole page, PNG.
+    pub(crate) async fn picture(&self) -> Vec<u8> {
+        let picture = self.devtools("Page.captureScreenshot", json!({ "captureBeyondViewport": true })).await;
+        BASE64_STANDARD.decode(picture["data"].as_str().unwrap()).unwrap()
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // The driver ends the browser and answers then. Whatever goes wrong, their process group is killed.
+        if let Ok(mut driver) = TcpStream::connect(("127.0.0.1", self.port)) {
+            let end = format!("DELETE {} HTTP/1.0\r\nHost: localhost\r\n\r\n", self.session);
+            drop(driver.set_read_timeout(Some(Duration::from_secs(10))));
+            drop(driver.write_all(end.as_bytes()));
+            drop(driver.read(&mut [0; 64]));
+        }
+        if let Some(group) = i32::try_from(self.driver.id()).ok().and_then(Pid::from_raw) {
+            drop(kill_process_group(group, Signal::KILL));
+        }
+        drop(self.driver.wait());
+    }
+}
