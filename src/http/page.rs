@@ -35,12 +35,15 @@ use crate::{
     page::{self, Home, Offer, Printable, Section},
     store::Page,
     tokens::Scope,
+    track::log,
 };
 
 /// How many jobs a section of the page shows.
 const SHOWN: u32 = 50;
 /// How long Nomad's answer is waited for; the page stands without it.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How much of a running job's log stands in the document itself, in bytes.
+const LOG_SHOWN: usize = 64 * 1024;
 /// How long a browser keeps scripts and styles, so that another version's are not shown for long.
 const KEPT: HeaderValue = HeaderValue::from_static("max-age=300");
 
@@ -74,7 +77,7 @@ pub(super) fn router(rooms: &Arc<Rooms>) -> Router<App> {
     Router::new()
         .route("/", guarded(get(home), read, rooms))
         .route("/ui/jobs/{id}", guarded(get(show), read, rooms))
-        .route("/ui/jobs/{id}/log", guarded(get(log), read, rooms))
+        .route("/ui/jobs/{id}/log", guarded(get(printed), read, rooms))
         .route("/ui/jobs/{id}/cancel", guarded(post(cancel), submit, rooms))
         .route("/ui/jobs/{id}/retry", guarded(post(retry), submit, rooms))
         .route("/ui/login", get(session::form).post(session::login))
@@ -115,9 +118,12 @@ async fn home(
     query: Result<Query<HomeQuery>, QueryRejection>,
 ) -> Result<Html<String>, Fault> {
     let Query(HomeQuery { before }) = query.map_err(Problem::from)?;
+    let mut waiting = section(&app, &[Phase::Waiting, Phase::Queued], None).await?;
+    // Who came first is next, as a rule.
+    waiting.jobs.reverse();
     let home = Home {
         troubles: app.health.reasons(),
-        waiting: section(&app, &[Phase::Waiting, Phase::Queued], None).await?,
+        waiting,
         working: section(&app, &[Phase::Loading, Phase::Working], None).await?,
         ended: section(&app, &[Phase::Done, Phase::Failed], before).await?,
         older: before.is_some(),
@@ -162,9 +168,17 @@ async fn show(
     let log = match &details.result {
         Some(result) => result.logs.clone(),
         None if live => String::new(),
-        None => timeout(PATIENCE, logs::printed(&app, &job)).await.ok().flatten().unwrap_or_default(),
+        None => tail(timeout(PATIENCE, logs::printed(&app, &job)).await.ok().flatten().unwrap_or_default()),
     };
     Ok(Html(page::job(&details, &log, &offer(&job), &viewer, Timestamp::now())))
+}
+
+/// The end of a log.
+fn tail(log: String) -> String {
+    match log.len().checked_sub(LOG_SHOWN) {
+        None | Some(0) => log,
+        Some(from) => log::excerpt(&log.as_bytes()[from..], true).text,
+    }
 }
 
 /// What may be asked of a job as it stands.
@@ -182,7 +196,7 @@ fn offer(job: &Job) -> Offer {
 }
 
 /// The log as it comes, ready to be shown.
-async fn log(State(app): State<App>, id: PathId) -> Result<Response, Fault> {
+async fn printed(State(app): State<App>, id: PathId) -> Result<Response, Fault> {
     let query = Ok(Query(LogQuery { follow: true }));
     let log = logs::logs(State(app), id, query).await?;
     let (parts, body) = log.into_parts();

@@ -143,7 +143,7 @@ fn session(headers: &HeaderMap) -> Option<&str> {
 fn cookie(headers: &HeaderMap, session: &str, seconds: i64) -> [(header::HeaderName, String); 1] {
     let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
     let secure = if origin.is_some_and(|origin| origin.starts_with("https://")) { "; Secure" } else { "" };
-    let cookie = format!("{COOKIE}={session}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
+    let cookie = format!("{COOKIE}={session}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}");
     [(header::SET_COOKIE, cookie)]
 }
 
@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(session(&given), Some("1.ann.x=y"));
         assert_eq!(session(&headers(&[("cookie", "xconsign_session=1")])), None);
         let [(_, secure)] = cookie(&given, "s", 9);
-        assert_eq!(secure, "consign_session=s; Path=/; Max-Age=9; HttpOnly; SameSite=Strict; Secure");
+        assert_eq!(secure, "consign_session=s; Path=/; Max-Age=9; HttpOnly; SameSite=Lax; Secure");
         let [(_, plain)] = cookie(&HeaderMap::new(), "s", 9);
         assert_eq!(format!("{plain}; Secure"), secure);
     }

@@ -1,5 +1,7 @@
 //! The server over a real connection, with a store and no driver.
 
+mod page;
+
 use std::{
     path::Path,
     sync::{Arc, OnceLock, atomic::AtomicBool},
@@ -92,7 +94,11 @@ impl Server {
             ending: ending.clone(),
         };
         tokio::spawn(serve(listener, Arc::new(rooms)));
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .unwrap();
         Self { folder, address, store, ending, http, orders }
     }
 

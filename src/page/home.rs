@@ -24,12 +24,12 @@ pub struct Home {
     pub older: bool,
 }
 
-/// Some jobs of one kind, the newest first.
+/// Some jobs of one kind.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Section {
-    /// The jobs.
+    /// The jobs, in the order that they are shown.
     pub jobs: Vec<JobSummary>,
-    /// Whether there are older ones.
+    /// Whether there are more.
     pub more: bool,
 }
 
@@ -58,10 +58,10 @@ pub fn home(home: &Home, viewer: &Viewer, now: Timestamp) -> String {
                 (first_steps())
             } @else {
                 @if !older {
-                    (list("waiting", "Waits", waiting, "Nothing waits.", "Waits for", now))
-                    (list("working", "Works", working, "Nothing works.", "News", now))
+                    (list("waiting", "Waiting", waiting, "No job is waiting.", "Waits for", now))
+                    (list("working", "Working", working, "No job is working now.", "News", now))
                 }
-                (list("ended", if *older { "Ended before" } else { "Ended" }, ended, "Nothing has ended.", "Why", now))
+                (list("ended", if *older { "Ended before" } else { "Ended" }, ended, "No job has ended yet.", "Why", now))
                 nav aria-label="Pages" {
                     @if *older { a href="/" { "Newest" } }
                     @if let Some(last) = ended.jobs.last().filter(|_| ended.more) {

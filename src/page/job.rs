@@ -34,11 +34,14 @@ pub fn job(job: &JobDetails, log: &str, offer: &Offer, viewer: &Viewer, now: Tim
     let main = html! {
         #live {
             h1 { (name(summary)) " " (badge(summary.state)) }
-            @if let Some(why) = &summary.waits_for { p.lead { "Waits for " (why) } }
+            @if let Some(why) = &summary.waits_for { p.lead { "Waits for: " (why) } }
             @if let Some(message) = &summary.error { p.lead { (message) } }
             @if let Some(cancelled) = job.cancelled.as_ref().filter(|_| !ended) { p.lead { "It is ending: " (cancelled) } }
             (way(job, now))
-            @if viewer.may_submit { (orders(&here, offer)) }
+            .orders {
+                @if viewer.may_submit { (orders(&here, offer)) }
+                a href="#log-title" { "To the log" }
+            }
             (facts(job, now))
             (steps(job))
             (attempts(&job.attempts, now))
@@ -49,9 +52,8 @@ pub fn job(job: &JobDetails, log: &str, offer: &Offer, viewer: &Viewer, now: Tim
         }
         section aria-labelledby="log-title" {
             h2 #log-title { "Log" }
-            @if let Some(status) = job.result.as_ref().map(|result| result.log_status) { p.remark { (kept(status)) } }
             pre #log role="log" aria-live="off" aria-labelledby="log-title" tabindex="0"
-                data-follow=[(!ended).then(|| format!("{here}/log"))] { (Shown(log)) }
+                data-follow=[(summary.state == Phase::Working).then(|| format!("{here}/log"))] { (Shown(log)) }
         }
     };
     let title = format!("{} {}", name(summary), summary.state.as_str());
@@ -105,21 +107,17 @@ fn way(job: &JobDetails, now: Timestamp) -> Markup {
 /// The buttons of what may be asked.
 fn orders(here: &str, offer: &Offer) -> Markup {
     html! {
-        @if offer.cancel || offer.retry {
-            .orders {
-                @if offer.cancel {
-                    form method="post" action={ (here) "/cancel" } { button #cancel.danger { "Cancel" } }
-                }
-                @if offer.retry {
-                    form method="post" action={ (here) "/retry" } {
-                        @if !offer.from_steps.is_empty() {
-                            label for="from_step" { "from" }
-                            select #from_step name="from_step" {
-                                option value="" { "the first step" }
-                                @for step in &offer.from_steps { option value=(step) { (step) } }
-                            }
-                        }
-                        button #retry.main { "Retry" }
+        @if offer.cancel {
+            form method="post" action={ (here) "/cancel" } { button #cancel.danger { "Cancel" } }
+        }
+        @if offer.retry {
+            form method="post" action={ (here) "/retry" } {
+                button #retry.main { "Retry" }
+                @if !offer.from_steps.is_empty() {
+                    label for="from_step" { "from" }
+                    select #from_step name="from_step" {
+                        option value="" { "the first step" }
+                        @for step in &offer.from_steps { option value=(step) { (step) } }
                     }
                 }
             }
@@ -152,6 +150,7 @@ fn facts(job: &JobDetails, now: Timestamp) -> Markup {
         ("Action", code(job.path.as_ref())),
         ("Revision", code(job.revision.as_ref())),
         ("Job id", code(Some(&summary.job_id))),
+        ("Log", job.result.as_ref().map(|result| kept(result.log_status).render())),
     ];
     html! {
         dl {
@@ -201,7 +200,7 @@ fn attempts(attempts: &[Attempt], now: Timestamp) -> Markup {
                     tbody {
                         @for (index, attempt) in attempts.iter().enumerate() {
                             tr {
-                                th scope="row" { (index + 1) }
+                                th scope="row" data-label="Attempt" { (index + 1) }
                                 td data-label="Cause" { @if let Some(cause) = attempt.cause { code { (cause) } } }
                                 td data-label="Exit code" { @if let Some(code) = attempt.exit_code { (code) } }
                                 td data-label="Node" { @if let Some(node) = &attempt.node { (node) } }

@@ -7,7 +7,8 @@ const KEPT = 1 << 20; // characters of a followed log that stay
 const region = document.getElementById("live");
 const news = document.getElementById("news");
 const log = document.getElementById("log");
-let following = false;
+let following = null; // what ends the request for the log
+let complete = false; // whether the log that is shown came to its end
 
 /** Whether somebody is choosing or selecting something in the part that is replaced. */
 function inUse() {
@@ -32,15 +33,24 @@ async function look() {
   const came = new DOMParser().parseFromString(await answer.text(), "text/html");
   if (!inUse()) replace(came);
   if (document.title !== came.title) news.textContent = document.title = came.title;
-  const address = came.getElementById("log")?.dataset.follow;
-  if (address && !following) follow(address);
+  if (log && !following) read(came.getElementById("log"));
+}
+
+/** Shows the log that came, or follows it where it grows. */
+function read(came) {
+  if (came.dataset.follow) {
+    follow(came.dataset.follow);
+  } else if (!complete) {
+    log.replaceChildren(...came.childNodes);
+  }
 }
 
 /** Shows the log as it comes, from its beginning. */
 async function follow(address) {
-  following = true;
+  following = new AbortController();
+  complete = false;
   try {
-    const answer = await fetch(address, { cache: "no-store" });
+    const answer = await fetch(address, { cache: "no-store", signal: following.signal });
     if (!answer.ok) return;
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     let length = 0;
@@ -55,10 +65,11 @@ async function follow(address) {
       }
       if (atEnd) log.scrollTop = log.scrollHeight;
     }
+    complete = true;
   } catch {
     // The connection broke; the next look begins anew.
   } finally {
-    following = false;
+    following = null;
   }
 }
 
@@ -75,6 +86,8 @@ async function keepLooking() {
   setTimeout(keepLooking, EVERY);
 }
 
+// A browser has few connections to one host: a page that nobody sees keeps none.
+document.addEventListener("visibilitychange", () => document.hidden && following?.abort());
 if (log) log.scrollTop = log.scrollHeight;
 if (log?.dataset.follow) follow(log.dataset.follow);
 setTimeout(keepLooking, EVERY);

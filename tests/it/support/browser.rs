@@ -28,7 +28,7 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// Starts one. `chromium` and `chromedriver` have to be on the `PATH`: `scripts/browser` provides them.
+    /// Starts one. `chromium` and `chromedriver` have to be on the `PATH`: `scripts/test` installs them on Debian.
     pub(crate) async fn start() -> Self {
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
@@ -37,7 +37,7 @@ impl Browser {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .expect("chromedriver starts: `scripts/browser` provides it");
+            .expect("chromedriver starts: `scripts/test` installs it on Debian");
         let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
         let started = lines.find_map(|line| {
             let (_, port) = line.split_once("started successfully on port ")?;
@@ -47,7 +47,8 @@ impl Browser {
         let profile = tempfile::Builder::new().prefix("consign-browser-").tempdir().unwrap();
         let folder = format!("--user-data-dir={}", profile.path().display());
         // Chromium's own sandbox does not start for root; what it shows here is the agent's page alone.
-        let arguments = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--no-proxy-server", &folder];
+        let arguments =
+            ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--no-proxy-server", &folder];
         let options = json!({ "args": arguments });
         let capabilities = json!({
             "browserName": "chrome",
@@ -129,7 +130,8 @@ impl Browser {
 
     /// Shows pages on a screen of this many CSS pixels.
     pub(crate) async fn screen(&self, width: u32, height: u32) {
-        let screen = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600 });
+        let screen =
+            json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600 });
         self.devtools("Emulation.setDeviceMetricsOverride", screen).await;
     }
 
@@ -168,7 +170,7 @@ impl Drop for Browser {
             drop(driver.read(&mut [0; 64]));
         }
         if let Some(group) = i32::try_from(self.driver.id()).ok().and_then(Pid::from_raw) {
-            drop(kill_process_group(group, Signal::KILL));
+            kill_process_group(group, Signal::KILL).unwrap_or_default();
         }
         drop(self.driver.wait());
     }
