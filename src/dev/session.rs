@@ -241,6 +241,11 @@ fn look_here(stage: &Stage, say: &impl Fn(&str)) {
     let program =
         std::env::current_exe().map_or_else(|_| "consign".to_owned(), |path| path.display().to_string());
     say(&format!("  jobs       {program} jobs    # also: show hello, logs steps, retry fails"));
+    say(&format!("  page       http://{}/    # log in with a token:", stage.config.server.listen));
+    say(&format!(
+        "             {program} token create me --scope admin --config {}/consign.toml",
+        stage.folder.display()
+    ));
     say(&format!("  health     http://{}/health", stage.config.server.listen));
     say(&format!("  config     {}/consign.toml", stage.folder.display()));
     say("Ctrl-C ends everything and removes the folder.");

@@ -109,12 +109,12 @@ fn row(job: &JobSummary, now: Timestamp) -> Markup {
             }
             td.why {
                 @if let Some(why) = why { (why) }
-                @if job.attempt > 1 { " " span.remark { "attempt " (job.attempt) } }
+                @if job.attempt > 1 { " " span.remark { "Attempt " (job.attempt) } }
             }
             td.when {
                 (ago(job.finished_at.or(job.started_at).unwrap_or(job.submitted_at), now))
                 @if let (Some(started), Some(finished)) = (job.started_at, job.finished_at) {
-                    " " span.remark { "took " (long(finished.duration_since(started))) }
+                    span.remark { ", took " (long(finished.duration_since(started))) }
                 }
             }
         }

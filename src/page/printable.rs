@@ -51,14 +51,12 @@ impl Printable {
     fn next(&mut self, letter: char) -> Option<char> {
         let (state, shown) = match (self.state, letter) {
             (State::Return, '\n') => (State::Text, None),
-            (State::Escape, '[') => (State::Sequence, None),
+            (State::Escape, '[') | (State::Sequence, ' '..='?') => (State::Sequence, None),
             (State::Escape, ']' | 'P' | 'X' | '^' | '_') => (State::Title, None),
-            (State::Escape, ' '..='/') => (State::Escape, None),
+            (_, '\u{1b}') | (State::Escape, ' '..='/') => (State::Escape, None),
             (State::Escape, '0'..='~') | (State::Sequence, '@'..='~') | (State::Title, '\u{7}') => {
                 (State::Text, None)
             }
-            (State::Sequence, ' '..='?') => (State::Sequence, None),
-            (_, '\u{1b}') => (State::Escape, None),
             (State::Title, letter) if letter != '\n' => (State::Title, None),
             (_, '\r') => (State::Return, Some('\n')),
             (_, letter) => (State::Text, Some(letter).filter(|it| !it.is_control() || "\t\n".contains(*it))),

@@ -1,6 +1,10 @@
 //! The page's routes: who gets in, what they may do, and what every answer says to a browser.
 
 use super::*;
+use crate::{
+    lifecycle::{Ending, Event},
+    outcome::Cause,
+};
 
 /// What a browser sends with a form of the page.
 async fn send(server: &Server, path: &str, session: &str, form: &str) -> Response {
@@ -84,6 +88,38 @@ async fn the_page_shows_and_does_what_the_token_of_the_login_may() {
     assert_eq!(answer.status().as_u16(), 401);
     tokens(server.folder.path()).revoke(&"reader".parse().unwrap()).unwrap();
     assert_eq!(get(&server, "/", &reader).await.0, 401, "its token was revoked");
+}
+
+#[tokio::test]
+async fn the_pages_of_ended_jobs_have_each_once_the_newest_first() {
+    let server = Server::start().await;
+    let session = log_in(&server, &server.token("ann", &[Scope::Read], None)).await;
+    let now = Timestamp::now();
+    let mut expected = Vec::new();
+    for index in 0..120 {
+        let mut job = Job::new(Origin::Hand { child: "c".to_owned(), note: None }, Work::default(), now);
+        let cause = if index % 3 == 0 { Cause::Success } else { Cause::Invalid };
+        for event in [Event::Concluded(Ending::without_task(cause, "", now)), Event::Withdrawn, Event::Ended]
+        {
+            job.apply(event, now).unwrap();
+        }
+        server.store.save(&job, "seen", now).await.unwrap();
+        expected.push(job.job_id.to_string());
+    }
+    expected.sort_unstable_by(|one, two| two.cmp(one));
+    let (mut found, mut path) = (Vec::new(), "/".to_owned());
+    for pages in 1.. {
+        let (_, document) = get(&server, &path, &session).await;
+        let ids = document.split("id=\"job-").skip(1).map(|rest| rest[..26].to_owned());
+        found.extend(ids);
+        assert_eq!(found, expected[..found.len()]);
+        let Some((_, rest)) = document.split_once("href=\"/?before=") else {
+            assert_eq!(pages, 3);
+            break;
+        };
+        path = format!("/?before={}", &rest[..26]);
+    }
+    assert_eq!(found, expected);
 }
 
 #[tokio::test]

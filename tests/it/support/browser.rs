@@ -1,4 +1,4 @@
-//! A real browser: Chromium without a window, driven over WebDriver (the W3C's protocol) by Debian's chromium-driver.
+//! A real browser: Chromium without a window, driven over `WebDriver` (the W3C's protocol) by Debian's chromium-driver.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// The key that WebDriver has an element's id under.
+/// The key that `WebDriver` has an element's id under.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 /// A browser with cookies and settings of its own; it ends with the value.
@@ -118,7 +118,7 @@ impl Browser {
         self.post(&format!("{element}/value"), json!({ "text": text })).await;
     }
 
-    /// Asks the DevTools of Chromium.
+    /// Asks the `DevTools` of Chromium.
     async fn devtools(&self, command: &str, parameters: Value) -> Value {
         self.post("/goog/cdp/execute", json!({ "cmd": command, "params": parameters })).await
     }
