@@ -1,6 +1,6 @@
 //! The page at `/`: what jobs there are, one job, its live log, and what a person may do with it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Form, Router,
@@ -14,7 +14,10 @@ use axum::{
     response::{Html, IntoResponse, Redirect, Response},
     routing::{get, post},
 };
-use futures_util::{StreamExt as _, future::ready};
+use futures_util::{
+    StreamExt as _,
+    future::{join_all, ready},
+};
 use jiff::Timestamp;
 use serde::Deserialize;
 use tokio::time::timeout;
@@ -25,7 +28,7 @@ use super::{
     logs::{self, LogQuery},
     problem::Problem,
     session::{self, By, guarded},
-    view::JobSummary,
+    view::{JobDetails, JobSummary},
 };
 use crate::{
     controller::driver::operate::Wish,
@@ -121,10 +124,12 @@ async fn home(
     let mut waiting = section(&app, &[Phase::Waiting, Phase::Queued], None).await?;
     // Who came first is next, as a rule.
     waiting.jobs.reverse();
+    let working = section(&app, &[Phase::Loading, Phase::Working], None).await?;
     let home = Home {
         troubles: app.health.reasons(),
         waiting,
-        working: section(&app, &[Phase::Loading, Phase::Working], None).await?,
+        steps: running_steps(&app, &working).await,
+        working,
         ended: section(&app, &[Phase::Done, Phase::Failed], before).await?,
         older: before.is_some(),
     };
@@ -144,6 +149,16 @@ async fn section(app: &Rooms, phases: &[Phase], before: Option<JobId>) -> Result
     more |= jobs.len() > shown;
     jobs.truncate(shown);
     Ok(Section { jobs, more })
+}
+
+/// The step that runs now, by job; jobs of which it is not known soon are left out.
+async fn running_steps(app: &Rooms, working: &Section) -> BTreeMap<String, String> {
+    let running = working.jobs.iter().map(async |summary| {
+        let job = find(app, &summary.job_id).await.ok()?;
+        let live = timeout(PATIENCE, app.live.steps(&job)).await.ok()?;
+        Some((summary.job_id.clone(), JobDetails::of(&job, live).running_step?))
+    });
+    join_all(running).await.into_iter().flatten().collect()
 }
 
 /// How a job is asked for.

@@ -1,5 +1,7 @@
 //! All jobs: what waits and why, what works, what ended.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use maud::{Markup, html};
 
@@ -10,7 +12,7 @@ use super::{
 use crate::http::view::JobSummary;
 
 /// What there is to show.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Home {
     /// What the agent is in trouble with.
     pub troubles: Vec<String>,
@@ -18,6 +20,8 @@ pub struct Home {
     pub waiting: Section,
     /// Jobs that were launched and have not ended.
     pub working: Section,
+    /// The step that runs now, by job id.
+    pub steps: BTreeMap<String, String>,
     /// Jobs that ended.
     pub ended: Section,
     /// Whether only older ended jobs are shown.
@@ -43,7 +47,7 @@ impl Section {
 /// All jobs as a document.
 #[must_use]
 pub fn home(home: &Home, viewer: &Viewer, now: Timestamp) -> String {
-    let Home { troubles, waiting, working, ended, older } = home;
+    let Home { troubles, waiting, working, steps, ended, older } = home;
     let nothing = !older && [waiting, working, ended].iter().all(|section| section.jobs.is_empty());
     let main = html! {
         #live {
@@ -58,10 +62,10 @@ pub fn home(home: &Home, viewer: &Viewer, now: Timestamp) -> String {
                 (first_steps())
             } @else {
                 @if !older {
-                    (list("waiting", "Waiting", waiting, "No job is waiting.", "Waits for", now))
-                    (list("working", "Working", working, "No job is working now.", "News", now))
+                    (list(&WAITING, waiting, steps, now))
+                    (list(&WORKING, working, steps, now))
                 }
-                (list("ended", if *older { "Ended before" } else { "Ended" }, ended, "No job has ended yet.", "Why", now))
+                (list(if *older { &ENDED_BEFORE } else { &ENDED }, ended, steps, now))
                 nav aria-label="Pages" {
                     @if *older { a href="/" { "Newest" } }
                     @if let Some(last) = ended.jobs.last().filter(|_| ended.more) {
@@ -75,19 +79,36 @@ pub fn home(home: &Home, viewer: &Viewer, now: Timestamp) -> String {
     document(if *older { "Ended before" } else { &title }, Some(viewer), (!older).then_some("/"), &main)
 }
 
+/// What is said of a section.
+struct Words {
+    id: &'static str,
+    title: &'static str,
+    /// What stands in place of a table of nothing.
+    none: &'static str,
+    /// The column that says more of each job.
+    more: &'static str,
+}
+
+const WAITING: Words =
+    Words { id: "waiting", title: "Waiting", none: "No job is waiting.", more: "Waits for" };
+const WORKING: Words =
+    Words { id: "working", title: "Working", none: "No job is working now.", more: "Step" };
+const ENDED: Words = Words { id: "ended", title: "Ended", none: "No job has ended yet.", more: "Why" };
+const ENDED_BEFORE: Words = Words { title: "Ended before", none: "No job ended before.", ..ENDED };
+
 /// One section as a table.
-fn list(id: &str, title: &str, section: &Section, none: &str, why: &str, now: Timestamp) -> Markup {
+fn list(words: &Words, section: &Section, steps: &BTreeMap<String, String>, now: Timestamp) -> Markup {
     html! {
-        section aria-labelledby=(id) {
-            h2 #(id) { (title) " " span.count { (section.count()) } }
+        section aria-labelledby=(words.id) {
+            h2 #(words.id) { (words.title) " " span.count { (section.count()) } }
             @if section.jobs.is_empty() {
-                p.remark { (none) }
+                p.remark { (words.none) }
             } @else {
                 table.jobs {
-                    thead { tr { th scope="col" { "Job" } th scope="col" { "State" } th scope="col" { (why) } th scope="col" { "Since" } } }
-                    tbody { @for job in &section.jobs { (row(job, now)) } }
+                    thead { tr { th scope="col" { "Job" } th scope="col" { "State" } th scope="col" { (words.more) } th scope="col" { "Since" } } }
+                    tbody { @for job in &section.jobs { (row(job, steps.get(&job.job_id), now)) } }
                 }
-                @if section.more && id != "ended" {
+                @if section.more && words.id != "ended" {
                     p.remark { "These are the newest. `consign jobs` lists all." }
                 }
             }
@@ -95,8 +116,8 @@ fn list(id: &str, title: &str, section: &Section, none: &str, why: &str, now: Ti
     }
 }
 
-fn row(job: &JobSummary, now: Timestamp) -> Markup {
-    let why = job.waits_for.as_ref().or(job.error.as_ref());
+fn row(job: &JobSummary, step: Option<&String>, now: Timestamp) -> Markup {
+    let more = step.or(job.waits_for.as_ref()).or(job.error.as_ref());
     html! {
         tr {
             th.job scope="row" {
@@ -107,8 +128,8 @@ fn row(job: &JobSummary, now: Timestamp) -> Markup {
                 (badge(job.state))
                 @if let Some(cause) = job.cause.filter(|_| job.error.is_some()) { " " span.cause { (cause) } }
             }
-            td.why {
-                @if let Some(why) = why { (why) }
+            td.more {
+                @if let Some(more) = more { (more) }
                 @if job.attempt > 1 { " " span.remark { "Attempt " (job.attempt) } }
             }
             td.when {

@@ -132,6 +132,7 @@ fn jobs() -> Home {
     Home {
         troubles: Vec::new(),
         waiting: Section { jobs: vec![queued], more: false },
+        steps: [(working.job_id.clone(), "rebuild".to_owned())].into(),
         working: Section { jobs: vec![working], more: false },
         ended: Section { jobs: vec![failed("").summary], more: true },
         older: false,
@@ -152,11 +153,7 @@ fn older_jobs_are_shown_alone() {
 
 #[test]
 fn nothing_yet_says_what_to_do_first() {
-    let nothing = Section::default();
-    let home_of = |troubles| {
-        let (waiting, working, ended) = (nothing.clone(), nothing.clone(), nothing.clone());
-        home(&Home { troubles, waiting, working, ended, older: false }, &viewer(false), now())
-    };
+    let home_of = |troubles| home(&Home { troubles, ..Home::default() }, &viewer(false), now());
     let document = home_of(vec!["nomad: it does not answer".to_owned()]);
     for words in ["consign init", "actions/hello.toml", "nomad: it does not answer", "ann (read-only)"] {
         assert!(document.contains(words), "{words}: {document}");
@@ -166,10 +163,7 @@ fn nothing_yet_says_what_to_do_first() {
 
 #[test]
 fn the_example_of_an_action_is_one() {
-    let nothing = Section::default();
-    let (waiting, working, ended) = (nothing.clone(), nothing.clone(), nothing);
-    let home_now = Home { troubles: Vec::new(), waiting, working, ended, older: false };
-    let document = home(&home_now, &viewer(false), now()).replace("&quot;", "\"");
+    let document = home(&Home::default(), &viewer(false), now()).replace("&quot;", "\"");
     let (_, rest) = document.split_once("# actions/hello.toml\n").unwrap();
     let (text, _) = rest.split_once("</code>").unwrap();
     let found = crate::action::file::read("actions/hello.toml", text.as_bytes());
@@ -218,6 +212,7 @@ fn nothing_that_came_from_outside_becomes_markup() {
     let all = Home {
         troubles: vec![HOSTILE.to_owned()],
         waiting: list.clone(),
+        steps: [(hostile.summary.job_id.clone(), HOSTILE.to_owned())].into(),
         working: list.clone(),
         ended: list,
         older: false,

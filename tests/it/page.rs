@@ -54,6 +54,7 @@ async fn a_person_sees_why_the_third_job_waits_and_does_what_their_token_allows(
 
     log_in(&browser, &agent, "/", "consign_wrong").await;
     shows(&browser, "[role=alert]", "the token is not known").await;
+    can_be_read(&browser, "login").await;
     log_in(&browser, &agent, "/", &reader).await;
     shows(&browser, "header", "reader (read-only)").await;
     let why = "1 of 1 in the queue: 2 may run at a time of the concurrency group gpu, held by gpu-1, gpu-2";
@@ -219,6 +220,7 @@ async fn a_log_grows_without_a_reload_and_nothing_in_it_is_obeyed() {
     shows(&browser, "[aria-labelledby=attempts] tbody", "2").await;
     shows(&browser, "h1", "failed").await;
     shows(&browser, "#log", "over").await;
-    browser.click("header button").await;
-    can_be_read(&browser, "login").await;
+    agent.kill();
+    shows(&browser, "#news", "The agent does not answer").await;
+    can_be_read(&browser, "stale").await;
 }

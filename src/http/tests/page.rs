@@ -71,6 +71,8 @@ async fn the_page_shows_and_does_what_the_token_of_the_login_may() {
             assert_eq!(document.contains("/cancel"), path == place && session == &operator);
         }
     }
+    let log = format!("{place}/log");
+    assert_eq!((get(&server, &log, "").await.0, get(&server, &log, &nobody).await.0), (401, 403));
     for path in [&cancel, &retry] {
         for (session, expected) in [("", 401), (&nobody, 403), (&reader, 403), (&operator, 503)] {
             let answer = send(&server, path, session, "").await;
