@@ -127,8 +127,12 @@ fn jobs() -> Home {
         ),
         ..summary("train-3", Phase::Queued)
     };
-    let working =
-        JobSummary { attempt: 2, started_at: Some(before(60)), ..summary("train-2", Phase::Working) };
+    let working = JobSummary {
+        job_id: "01KAJ3T5B6N0W8Y9M2QX4CZ7DF".to_owned(),
+        attempt: 2,
+        started_at: Some(before(60)),
+        ..summary("train-2", Phase::Working)
+    };
     Home {
         troubles: Vec::new(),
         waiting: Section { jobs: vec![queued], more: false },

@@ -45,7 +45,11 @@ async fn a_person_sees_why_the_third_job_waits_and_does_what_their_token_allows(
     world.bootstrap("");
     let agent = world.agent().await;
     let gpu = "concurrency = { group = \"gpu\", limit = 2 }\n";
-    world.ops.commit("a formula", &[("formulas/train.sh", Some(&held(&world, "")))]);
+    let formula = format!(
+        "description = \"trains\"\n[[steps]]\nname = \"hold\"\nrun = \"\"\"\n{}\"\"\"\n",
+        held(&world, "")
+    );
+    world.ops.commit("a formula", &[("formulas/train.toml", Some(&formula))]);
     for id in ["gpu-1", "gpu-2", "gpu-3"] {
         world.commit_action(id, "train", gpu);
     }
@@ -59,7 +63,9 @@ async fn a_person_sees_why_the_third_job_waits_and_does_what_their_token_allows(
     shows(&browser, "header", "reader (read-only)").await;
     let why = "1 of 1 in the queue: 2 may run at a time of the concurrency group gpu, held by gpu-1, gpu-2";
     shows(&browser, "[aria-labelledby=waiting]", why).await;
-    shows(&browser, "[aria-labelledby=working]", "gpu-2").await;
+    for words in ["gpu-1", "gpu-2", "Hold"] {
+        shows(&browser, "[aria-labelledby=working]", words).await;
+    }
     can_be_read(&browser, "queue").await;
 
     let cookie = &browser.cookies().await[0];
