@@ -1,14 +1,17 @@
 //! What the views say, as HTML, and that nothing that came from outside is obeyed.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Home, Offer, Section, Viewer, fault, home, job, login};
 use crate::{
     http::view::{JobDetails, JobSummary},
-    lifecycle::Phase,
+    ids::ActionId,
+    lifecycle::{self, Ending, Excerpt, Job, Origin, Stage, Work},
     outcome::{
         Cause,
-        result_file::{Artifact, Attempt, LogStatus, ResultFile, StepResult},
+        result_file::{Artifact, LogStatus, StepResult},
     },
 };
 
@@ -27,91 +30,66 @@ fn viewer(may_submit: bool) -> Viewer {
     Viewer { name: "ann".to_owned(), may_submit }
 }
 
-fn summary(id: &str, state: Phase) -> JobSummary {
-    JobSummary {
-        job_id: "01KAJ3T5B6N0W8Y9M2QX4CZ7DE".to_owned(),
-        action_id: Some(id.to_owned()),
-        state,
-        outcome: None,
-        cause: None,
-        exit_code: None,
-        error: None,
-        waits_for: None,
-        formula: Some("train".to_owned()),
-        attempt: 0,
-        submitted_at: before(90),
-        started_at: None,
-        finished_at: None,
-    }
+/// A job that was just submitted by a commit.
+fn queued(id: &str, job_id: &str, context: &str) -> Job {
+    let work = Work {
+        formula: Some("reindex".parse().unwrap()),
+        context: context.to_owned(),
+        secrets: vec!["SEARCH_TOKEN".parse().unwrap()],
+        priority: 50,
+        ..Work::default()
+    };
+    let origin = Origin::Action {
+        id: ActionId::parse(id).unwrap(),
+        path: format!("actions/2026/11/{id}.toml"),
+        blob: String::new(),
+        revision: "6f1c2b7a90d4e3385c1f0be9a4d27c5e8b613f02".parse().unwrap(),
+    };
+    Job { job_id: job_id.parse().unwrap(), ..Job::new(origin, work, before(90)) }
+}
+
+/// A job whose task has started.
+fn working(id: &str, job_id: &str, context: &str) -> Job {
+    let mut job = queued(id, job_id, context);
+    let dispatch_id = "01KAJ3T5C0V7R1S3KD5F8GH2JM".parse().unwrap();
+    job.attempts.push(lifecycle::Attempt {
+        child: Some("runner/dispatch-01KAJ3T5C0V7R1S3KD5F8GH2JM-1795252442-5d0c9a1e".to_owned()),
+        node: Some("worker-3".to_owned()),
+        dispatched_at: Some(before(80)),
+        started_at: Some(before(75)),
+        ..lifecycle::Attempt::intended(dispatch_id, "runner".to_owned(), BTreeMap::new(), Vec::new())
+    });
+    job.approved_by = Some("merged (medium blast radius)".to_owned());
+    job.stage = Stage::Working;
+    job
 }
 
 /// A job that failed in its second step, with `text` wherever somebody else chose the words.
-fn failed(text: &str) -> JobDetails {
-    let attempt = Attempt {
-        dispatch_id: "01KAJ3T5C0V7R1S3KD5F8GH2JM".to_owned(),
-        nomad_job_id: Some("runner/dispatch-01KAJ3T5C0V7R1S3KD5F8GH2JM-1795252442-5d0c9a1e".to_owned()),
-        allocation_id: None,
-        node: Some("worker-3".to_owned()),
-        exit_code: Some(1),
-        cause: Some(Cause::ExitCode),
-        dispatched_at: Some(before(80)),
-        started_at: Some(before(75)),
-        finished_at: Some(before(10)),
-    };
+fn failed(text: &str) -> Job {
+    let context = format!("The November import left the search index stale {text}");
+    let mut job = working("reindex-42", "01KAJ3T5B6N0W8Y9M2QX4CZ7DE", &context);
     let step = |name: &str, exit_code, seconds| StepResult { name: name.to_owned(), exit_code, seconds };
     let artifact =
         Artifact { name: format!("report{text}.txt"), size: 2048, sha256: "ab".repeat(32), url: None };
-    let summary = JobSummary {
-        outcome: Some(Cause::ExitCode.outcome()),
-        cause: Some(Cause::ExitCode),
+    let message = format!("the task ended with exit code 1 in the step \"check\" {text}");
+    job.ending = Some(Ending {
         exit_code: Some(1),
-        error: Some(format!("the task ended with exit code 1 in the step \"check\" {text}")),
-        attempt: 1,
-        started_at: Some(before(75)),
-        finished_at: Some(before(10)),
-        ..summary("reindex-42", Phase::Failed)
-    };
-    let (steps, secrets) =
-        (vec![step("rebuild", 0, 57.21), step("check", 1, 8.0)], vec!["SEARCH_TOKEN".to_owned()]);
-    let result = ResultFile {
-        id: "reindex-42".to_owned(),
-        job_id: summary.job_id.clone(),
-        outcome: Cause::ExitCode.outcome(),
-        cause: Cause::ExitCode,
-        message: summary.error.clone().unwrap(),
-        exit_code: 1,
-        timestamp: before(10),
-        logs: text.to_owned(),
-        log_status: LogStatus::Truncated,
-        submitted_at: before(90),
-        dispatched_at: Some(before(80)),
-        started_at: Some(before(75)),
-        finished_at: before(10),
-        revision: None,
-        approved_by: None,
-        secrets: secrets.clone(),
-        attempts: vec![attempt.clone()],
-        steps: steps.clone(),
-        artifacts: vec![artifact.clone()],
-        usage: None,
-    };
-    JobDetails {
-        summary,
-        context: format!("The November import left the search index stale {text}"),
-        priority: 50,
-        secrets,
-        path: Some("actions/2026/11/reindex-42.toml".to_owned()),
-        revision: Some("6f1c2b7a90d4e3385c1f0be9a4d27c5e8b613f02".to_owned()),
-        submitted_by: None,
-        approved_by: Some("merged (medium blast radius)".to_owned()),
-        cancelled: None,
-        retried_by: None,
-        attempts: vec![attempt],
-        steps,
-        running_step: None,
+        log: Excerpt { text: text.to_owned(), status: LogStatus::Truncated },
+        steps: vec![step("rebuild", 0, 57.21), step("check", 1, 8.0)],
         artifacts: vec![artifact],
-        result: Some(result),
+        ..Ending::without_task(Cause::ExitCode, message, before(10))
+    });
+    for attempt in &mut job.attempts {
+        attempt.finished_at = Some(before(10));
+        attempt.exit_code = Some(1);
+        attempt.cause = Some(Cause::ExitCode);
     }
+    job.stage = Stage::Ended;
+    job
+}
+
+fn details(job: &Job) -> JobDetails {
+    JobDetails::of(job, Vec::new())
 }
 
 /// The document with a line for each tag, so that a difference can be read.
@@ -120,26 +98,20 @@ fn lines(document: &str) -> String {
 }
 
 fn jobs() -> Home {
-    let queued = JobSummary {
-        waits_for: Some(
-            "place 1 of 1 in the queue: 2 may run at a time of the formula train, held by train-1, train-2"
-                .to_owned(),
-        ),
-        ..summary("train-3", Phase::Queued)
-    };
-    let working = JobSummary {
-        job_id: "01KAJ3T5B6N0W8Y9M2QX4CZ7DF".to_owned(),
-        attempt: 2,
-        started_at: Some(before(60)),
-        ..summary("train-2", Phase::Working)
-    };
+    let mut third = queued("train-3", "01KAJ3T5B6N0W8Y9M2QX4CZ7DG", "");
+    third.waits_for = Some(
+        "place 1 of 1 in the queue: 2 may run at a time of the formula train, held by train-1, train-2"
+            .to_owned(),
+    );
+    let mut second = working("train-2", "01KAJ3T5B6N0W8Y9M2QX4CZ7DF", "");
+    second.attempts.insert(0, second.attempts[0].clone());
+    let section = |job: &Job, more| Section { jobs: vec![JobSummary::of(job)], more };
     Home {
-        troubles: Vec::new(),
-        waiting: Section { jobs: vec![queued], more: false },
-        steps: [(working.job_id.clone(), "rebuild".to_owned())].into(),
-        working: Section { jobs: vec![working], more: false },
-        ended: Section { jobs: vec![failed("").summary], more: true },
-        older: false,
+        waiting: section(&third, false),
+        steps: [(second.job_id.to_string(), "rebuild".to_owned())].into(),
+        working: section(&second, false),
+        ended: section(&failed(""), true),
+        ..Home::default()
     }
 }
 
@@ -178,49 +150,35 @@ fn the_example_of_an_action_is_one() {
 fn a_failed_job() {
     let offer = Offer { cancel: false, retry: true, from_steps: vec!["check".to_owned()] };
     let log = "{\"status\":\"accepted\"}\n\u{1b}[31mnot ready\u{1b}[0m\n";
-    insta::assert_snapshot!(lines(&job(&failed(""), log, &offer, &viewer(true), now())));
+    insta::assert_snapshot!(lines(&job(&details(&failed("")), log, &offer, &viewer(true), now())));
 }
 
 #[test]
 fn a_job_that_works_follows_its_log_and_can_be_cancelled() {
-    let details = JobDetails {
-        summary: JobSummary { started_at: Some(before(60)), ..summary("train-2", Phase::Working) },
-        running_step: Some("check".to_owned()),
-        result: None,
-        ..failed("")
-    };
+    let works = details(&working("train-2", "01KAJ3T5B6N0W8Y9M2QX4CZ7DE", ""));
+    let works = JobDetails { running_step: Some("check".to_owned()), ..works };
     let offer = Offer { cancel: true, ..Offer::default() };
-    let document = job(&details, "", &offer, &viewer(true), now());
+    let document = job(&works, "", &offer, &viewer(true), now());
     assert!(document.contains("data-follow=\"/ui/jobs/01KAJ3T5B6N0W8Y9M2QX4CZ7DE/log\""), "{document}");
-    assert!(
-        document.contains("action=\"/ui/jobs/01KAJ3T5B6N0W8Y9M2QX4CZ7DE/cancel\"")
-            && document.contains("runs now")
-    );
+    assert!(document.contains("action=\"/ui/jobs/01KAJ3T5B6N0W8Y9M2QX4CZ7DE/cancel\""), "{document}");
+    assert!(document.contains("runs now"), "{document}");
 }
 
 #[test]
 fn who_may_only_read_is_offered_nothing() {
     let offer = Offer { cancel: true, retry: true, from_steps: Vec::new() };
-    let document = job(&failed(""), "", &offer, &viewer(false), now());
+    let document = job(&details(&failed("")), "", &offer, &viewer(false), now());
     assert!(!document.contains("/cancel") && !document.contains("/retry"), "{document}");
 }
 
 #[test]
 fn nothing_that_came_from_outside_becomes_markup() {
-    let hostile = failed(HOSTILE);
-    let list = Section {
-        jobs: vec![JobSummary { waits_for: Some(HOSTILE.to_owned()), ..hostile.summary.clone() }],
-        more: false,
-    };
+    let hostile = details(&failed(HOSTILE));
+    let summary = JobSummary { waits_for: Some(HOSTILE.to_owned()), ..hostile.summary.clone() };
+    let list = Section { jobs: vec![summary], more: false };
     let offer = Offer { cancel: true, retry: true, from_steps: vec![HOSTILE.to_owned()] };
-    let all = Home {
-        troubles: vec![HOSTILE.to_owned()],
-        waiting: list.clone(),
-        steps: [(hostile.summary.job_id.clone(), HOSTILE.to_owned())].into(),
-        working: list.clone(),
-        ended: list,
-        older: false,
-    };
+    let all =
+        Home { troubles: vec![HOSTILE.to_owned()], waiting: list.clone(), ended: list, ..Home::default() };
     for document in [
         job(&hostile, HOSTILE, &offer, &viewer(true), now()),
         home(&all, &viewer(true), now()),

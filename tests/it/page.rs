@@ -63,7 +63,7 @@ async fn a_person_sees_why_the_third_job_waits_and_does_what_their_token_allows(
     shows(&browser, "header", "reader (read-only)").await;
     let why = "1 of 1 in the queue: 2 may run at a time of the concurrency group gpu, held by gpu-1, gpu-2";
     shows(&browser, "[aria-labelledby=waiting]", why).await;
-    for words in ["gpu-1", "gpu-2", "Hold"] {
+    for words in ["gpu-1", "gpu-2", "hold"] {
         shows(&browser, "[aria-labelledby=working]", words).await;
     }
     can_be_read(&browser, "queue").await;
