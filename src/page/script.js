@@ -2,6 +2,7 @@
 "use strict";
 
 const EVERY = 2000; // milliseconds between looks
+const PATIENCE = 10000; // milliseconds that an answer may take
 const KEPT = 1 << 20; // characters of a followed log that stay
 
 const region = document.getElementById("live");
@@ -27,7 +28,7 @@ function replace(came) {
 }
 
 async function look() {
-  const answer = await fetch(document.body.dataset.live, { cache: "no-store" });
+  const answer = await fetch(document.body.dataset.live, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
   if (answer.status === 401) location.reload(); // the session has ended
   if (!answer.ok) throw new Error(answer.statusText);
   const came = new DOMParser().parseFromString(await answer.text(), "text/html");

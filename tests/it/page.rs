@@ -226,6 +226,8 @@ async fn a_log_grows_without_a_reload_and_nothing_in_it_is_obeyed() {
     shows(&browser, "[aria-labelledby=attempts] tbody", "2").await;
     shows(&browser, "h1", "failed").await;
     shows(&browser, "#log", "over").await;
+    // Once it is loaded as a whole, the script that notices is there.
+    browser.open(&format!("{}/ui/jobs/live", agent.address)).await;
     agent.kill();
     shows(&browser, "#news", "The agent does not answer").await;
     can_be_read(&browser, "stale").await;

@@ -30,8 +30,10 @@ pub(crate) struct Browser {
 impl Browser {
     /// Starts one. `chromium` and `chromedriver` have to be on the `PATH`: `scripts/test` installs them on Debian.
     pub(crate) async fn start() -> Self {
+        let profile = tempfile::Builder::new().prefix("consign-browser-").tempdir().unwrap();
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
+            .env("TMPDIR", profile.path())
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -44,7 +46,6 @@ impl Browser {
             port.trim_end_matches('.').parse().ok()
         });
         let port = started.expect("chromedriver says its port");
-        let profile = tempfile::Builder::new().prefix("consign-browser-").tempdir().unwrap();
         let folder = format!("--user-data-dir={}", profile.path().display());
         // Chromium's own sandbox does not start for root; what it shows here is the agent's page alone.
         let arguments =
