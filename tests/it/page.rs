@@ -47,10 +47,16 @@ async fn a_person_sees_why_the_third_job_waits_and_does_what_their_token_allows(
     let gpu = "concurrency = { group = \"gpu\", limit = 2 }\n";
     let formula = format!(
         "description = \"trains\"\n[[steps]]\nname = \"hold\"\nrun = \"\"\"\n{}\"\"\"\n",
-        held(&world, "")
+        format!("echo $CONSIGN_ACTION_ID >> {}\n{}", world.ledger().display(), held(&world, ""))
     );
     world.ops.commit("a formula", &[("formulas/train.toml", Some(&formula))]);
-    for id in ["gpu-1", "gpu-2", "gpu-3"] {
+    for (before, id) in ["gpu-1", "gpu-2", "gpu-3"].into_iter().enumerate() {
+        // Of those that are seen at once, any may come first.
+        wait_for("those before to work", LIMIT, async || {
+            let lines = world.ledger_lines();
+            if lines.len() == before { Ok(()) } else { Err(format!("{lines:?}")) }
+        })
+        .await;
         world.commit_action(id, "train", gpu);
     }
     let (reader, operator) = (token(&world, "reader", "read"), token(&world, "operator", "read,submit"));
