@@ -23,7 +23,7 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::{
-    App, Rooms, access,
+    App, Rooms, access, artifacts,
     jobs::{self, PathId, find},
     logs::{self, LogQuery},
     problem::Problem,
@@ -81,6 +81,7 @@ pub(super) fn router(rooms: &Arc<Rooms>) -> Router<App> {
         .route("/", guarded(get(home), read, rooms))
         .route("/ui/jobs/{id}", guarded(get(show), read, rooms))
         .route("/ui/jobs/{id}/log", guarded(get(printed), read, rooms))
+        .route("/ui/jobs/{id}/artifacts/{*name}", guarded(get(artifacts::artifact), read, rooms))
         .route("/ui/jobs/{id}/cancel", guarded(post(cancel), submit, rooms))
         .route("/ui/jobs/{id}/retry", guarded(post(retry), submit, rooms))
         .route("/ui/login", get(session::form).post(session::login))
@@ -99,7 +100,8 @@ fn asset(media_type: &'static str, text: &'static str) -> impl IntoResponse {
 /// Closes an answer to everything but the page itself.
 async fn closed(mut response: Response) -> Response {
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY);
+    // An artifact has a stricter one.
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(CONTENT_SECURITY_POLICY);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // With none, a browser would not say either where a form comes from.
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
@@ -127,6 +129,7 @@ async fn home(
     let working = section(&app, &[Phase::Loading, Phase::Working], None).await?;
     let home = Home {
         troubles: app.health.reasons(),
+        paused: app.health.paused().map(|paused| paused.to_string()),
         waiting,
         steps: running_steps(&app, &working).await,
         working,

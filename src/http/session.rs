@@ -3,11 +3,11 @@
 //!
 //! The cookie opens the page alone. The API takes bearer tokens only, so no other site can have a browser use it.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Extension, Form,
-    extract::{Request, State, rejection::FormRejection},
+    extract::{ConnectInfo, Request, State, rejection::FormRejection},
     http::{HeaderMap, Method, StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{Html, IntoResponse as _, Redirect, Response},
@@ -41,6 +41,7 @@ pub(super) fn guarded(handler: MethodRouter<App>, scope: Scope, rooms: &Arc<Room
 
 async fn authorize(
     State((app, scope)): State<(App, Scope)>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, Fault> {
@@ -49,10 +50,12 @@ async fn authorize(
     let token = session(request.headers())
         .and_then(|session| app.sessions.verify(&tokens, session, Timestamp::now()));
     let Some(token) = token else {
+        app.limits.address(peer.ip())?;
         // What was posted is not done later: who logs in decides anew.
         let to = if request.method() == Method::GET { request.uri().path() } else { "/" };
         return Ok(login_needed(to, None));
     };
+    app.limits.holder(&token.name)?;
     if !token.may(scope) {
         let detail = format!("this needs a token with scope {scope}, which {}'s has not", token.name);
         return Err(Problem::new(StatusCode::FORBIDDEN, detail).into());
@@ -78,10 +81,12 @@ pub(super) async fn form() -> Html<String> {
 
 pub(super) async fn login(
     State(app): State<App>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     form: Result<Form<Login>, FormRejection>,
 ) -> Result<Response, Fault> {
     own(&Method::POST, &headers)?;
+    app.limits.address(peer.ip())?;
     let Form(Login { token, to }) = form.map_err(Problem::from)?;
     let to = if is_own_path(&to) { to.as_str() } else { "/" };
     let (tokens, now) = (access::tokens(&app)?, Timestamp::now());

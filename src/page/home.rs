@@ -16,6 +16,8 @@ use crate::http::view::JobSummary;
 pub struct Home {
     /// What the agent is in trouble with.
     pub troubles: Vec<String>,
+    /// Who keeps jobs from being launched, and why.
+    pub paused: Option<String>,
     /// Jobs that have not been launched.
     pub waiting: Section,
     /// Jobs that were launched and have not ended.
@@ -47,7 +49,7 @@ impl Section {
 /// All jobs as a document.
 #[must_use]
 pub fn home(home: &Home, viewer: &Viewer, now: Timestamp) -> String {
-    let Home { troubles, waiting, working, steps, ended, older } = home;
+    let Home { troubles, paused, waiting, working, steps, ended, older } = home;
     let nothing = !older && [waiting, working, ended].iter().all(|section| section.jobs.is_empty());
     let main = html! {
         #live {
@@ -58,6 +60,7 @@ pub fn home(home: &Home, viewer: &Viewer, now: Timestamp) -> String {
                     ul { @for trouble in troubles { li { (trouble) } } }
                 }
             }
+            @if let Some(paused) = paused { p.lead { (paused) } }
             @if nothing {
                 (first_steps())
             } @else {

@@ -9,9 +9,10 @@ use super::{
     words::{ago, badge, long, name, place, size},
 };
 use crate::{
+    artifact::Described,
     http::view::{JobDetails, JobSummary},
     lifecycle::Phase,
-    outcome::result_file::{Artifact, Attempt, LogStatus},
+    outcome::result_file::{Attempt, LogStatus},
 };
 
 /// What may be asked of a job, by whoever may ask.
@@ -134,6 +135,7 @@ fn facts(job: &JobDetails, now: Timestamp) -> Markup {
     let secrets = html! { @for secret in &job.secrets { code { (secret) } " " } };
     let took =
         summary.started_at.zip(summary.finished_at.or((summary.state == Phase::Working).then_some(now)));
+    let estimate = summary.estimate.unwrap_or_default();
     let facts = [
         ("Why it runs", text(Some(&job.context).filter(|context| !context.is_empty()))),
         ("Outcome", cause),
@@ -145,6 +147,8 @@ fn facts(job: &JobDetails, now: Timestamp) -> Markup {
         ("Retried by", text(job.retried_by.as_ref())),
         ("Submitted", Some(ago(summary.submitted_at, now))),
         ("Submitted by", text(job.submitted_by.as_ref())),
+        ("May start", estimate.starts_at.map(|at| ago(at, now))),
+        ("May end", estimate.finishes_at.map(|at| ago(at, now))),
         ("Ran for", took.map(|(from, to)| long(to.duration_since(from)).render())),
         ("Priority", Some(job.priority.render())),
         ("Action", code(job.path.as_ref())),
@@ -216,7 +220,7 @@ fn attempts(attempts: &[Attempt], now: Timestamp) -> Markup {
     }
 }
 
-fn artifacts(artifacts: &[Artifact]) -> Markup {
+fn artifacts(artifacts: &[Described]) -> Markup {
     html! {
         @if !artifacts.is_empty() {
             section aria-labelledby="artifacts" {
@@ -226,7 +230,12 @@ fn artifacts(artifacts: &[Artifact]) -> Markup {
                     tbody {
                         @for artifact in artifacts {
                             tr {
-                                th scope="row" { (artifact.name) }
+                                th scope="row" {
+                                    @match &artifact.url {
+                                        Some(url) => { a href={ "/ui" (url) } { (artifact.name) } }
+                                        None => { (artifact.name) }
+                                    }
+                                }
                                 td data-label="Size" { (size(artifact.size)) }
                                 td data-label="SHA-256" { code { (artifact.sha256) } }
                             }

@@ -201,6 +201,11 @@ async fn a_log_grows_without_a_reload_and_nothing_in_it_is_obeyed() {
     shows(&browser, "#log", HOSTILE).await;
     shows(&browser, "[aria-labelledby=artifacts]", "<img src=x").await;
     shows(&browser, "dl", HOSTILE).await;
+    let artifact = "return fetch(document.querySelector('[aria-labelledby=artifacts] a').href).then(answer => \
+                    [answer.status, ...['content-disposition', 'content-security-policy'].map(it => answer.headers.get(it))])";
+    let artifact = browser.script(artifact).await;
+    assert!(artifact[0] == 200 && artifact[1].as_str().unwrap().starts_with("attachment"), "{artifact}");
+    assert!(artifact[2].as_str().unwrap().contains("sandbox"), "{artifact}");
     let state = browser.script("return [window.here, window.hacked ?? null]").await;
     assert_eq!(state, json!([1, null]), "not reloaded, and nothing ran");
     assert_eq!(
