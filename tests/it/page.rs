@@ -46,8 +46,9 @@ async fn a_person_sees_why_the_third_job_waits_and_does_what_their_token_allows(
     let agent = world.agent().await;
     let gpu = "concurrency = { group = \"gpu\", limit = 2 }\n";
     let formula = format!(
-        "description = \"trains\"\n[[steps]]\nname = \"hold\"\nrun = \"\"\"\n{}\"\"\"\n",
-        format!("echo $CONSIGN_ACTION_ID >> {}\n{}", world.ledger().display(), held(&world, ""))
+        "description = \"trains\"\n[[steps]]\nname = \"hold\"\nrun = \"\"\"\necho $CONSIGN_ACTION_ID >> {}\n{}\"\"\"\n",
+        world.ledger().display(),
+        held(&world, "")
     );
     world.ops.commit("a formula", &[("formulas/train.toml", Some(&formula))]);
     for (before, id) in ["gpu-1", "gpu-2", "gpu-3"].into_iter().enumerate() {
