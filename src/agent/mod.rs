@@ -371,6 +371,8 @@ impl Running<'_> {
         let upkeep = Upkeep::spawn(self.vault.clone(), stopping.clone());
         let rooms = Arc::new(Rooms {
             store: self.store.clone(),
+            repo: Arc::clone(&repo),
+            approval: approval_rules(config),
             nomad: Arc::clone(&self.nomad),
             grants: Grants::spawn(self.vault.clone(), settings),
             base_jobs: self.base_jobs.clone(),
@@ -486,15 +488,18 @@ pub fn allowed(config: &Config) -> Allowed {
     Allowed { limits: config.shapes.clone(), mounts: config.mounts.clone(), driver: config.nomad.driver }
 }
 
+fn approval_rules(config: &Config) -> approval::Rules {
+    approval::Rules {
+        low: config.approval.low,
+        medium: config.approval.medium,
+        high: config.approval.high,
+        submitted: config.approval.api,
+        rules: config.approval.rule.clone(),
+    }
+}
+
 fn rules(config: &Config) -> Rules {
     Rules {
-        approval: approval::Rules {
-            low: config.approval.low,
-            medium: config.approval.medium,
-            high: config.approval.high,
-            submitted: config.approval.api,
-            rules: config.approval.rule.clone(),
-        },
         adopt: adopt::Rules {
             enabled: config.adopt.enabled,
             secrets: config.adopt.secrets.clone(),

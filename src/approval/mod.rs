@@ -1,29 +1,37 @@
-//! Whether an action may run: a pure decision over the approval rules.
+//! Whether a job may run: pure decisions over the approval rules.
 //!
-//! A rule is data from the agent's own configuration, never from the ops repo. What a rule asks for
-//! and this version cannot check makes an action wait; nothing is approved by accident.
+//! A rule is data from the agent's own configuration, never from the ops repo. [`Rules::classify`] tells what a
+//! piece of work needs, [`Rules::decide`] decides what needs no evidence. What needs some waits until it was
+//! gathered and judged; nothing is approved by accident. An approval is for one [`digest`] alone.
+
+mod digest;
+
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::digest::digest;
 use crate::{
-    action::{Action, BlastRadius},
-    ids::{BotName, SecretName},
+    action::BlastRadius,
+    ids::FormulaName,
+    lifecycle::{Job, Origin, Work},
+    outcome::result_file::{Approval, Evidence},
 };
 
-/// What must be true of an action before it runs.
+/// What must be true of work before it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Requirement {
     /// It is on the branch.
     Merged,
-    /// The commit that gave it its content is signed by an allowed key.
+    /// The commits that gave its files their content are signed by allowed keys.
     Signed,
     /// Its pull request was approved by a named role.
     Review,
 }
 
-/// One approval rule: which actions it is for, and what it says of them.
+/// One approval rule: which work it is for, and what it says of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rule {
@@ -33,10 +41,13 @@ pub struct Rule {
     pub secret: Option<String>,
     /// One of the mounts; `*` stands for any text.
     pub mount: Option<String>,
-    /// The tier that the action has, instead of its own.
+    /// The tier that the work has, instead of its own.
     pub blast_radius: Option<BlastRadius>,
     /// What it needs, instead of what its tier needs.
     pub require: Option<Requirement>,
+    /// Who may sign, where a signature is needed: principals of the allowed signers, user ids or fingerprints of
+    /// OpenPGP keys; `*` stands for any text. Without it, everybody among the allowed signers.
+    pub signers: Option<Vec<String>>,
 }
 
 /// All that decides: what each tier needs, and the rules over it.
@@ -50,101 +61,145 @@ pub struct Rules {
     pub high: Requirement,
     /// What work without a commit needs at least, whatever its tier.
     pub submitted: Requirement,
-    /// The rules, in order; the last that matches and says something decides.
+    /// The rules, in order; for each key the last one that matches and gives it decides.
     pub rules: Vec<Rule>,
 }
 
-/// The decision about one action.
+/// What a piece of work needs, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    /// How much it can break.
+    pub tier: BlastRadius,
+    /// What must be true of it.
+    pub requirement: Requirement,
+    /// Who may sign; `None` is everybody among the allowed signers.
+    pub signers: Option<Vec<String>>,
+    /// All of it in words. Whatever changes what is needed, or by which rule, changes the words.
+    pub rule: String,
+}
+
+/// A decision about one job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// It may run.
-    Approved {
-        /// The rule that says so, in words.
-        by: String,
-    },
+    Approved(Approval),
     /// It may not run yet.
     Waiting {
-        /// What it waits for, in words.
+        /// What it waits for, and what to do, in words.
         reason: String,
+        /// How soon to look again, where nothing tells that its evidence changed.
+        again: Option<Duration>,
     },
-}
-
-/// Decides about an action that is on the branch, and that runs as `bot`, where it does.
-#[must_use]
-pub fn decide(action: &Action, bot: Option<&BotName>, rules: &Rules) -> Decision {
-    let (tier, requirement) = rules.classify(action, bot);
-    let tier = tier.as_str();
-    match requirement {
-        Requirement::Merged => Decision::Approved { by: format!("merged ({tier} blast radius)") },
-        Requirement::Signed => Decision::Waiting {
-            reason: format!(
-                "a {tier} blast radius needs a signed commit, which this version of consign cannot check yet"
-            ),
-        },
-        Requirement::Review => Decision::Waiting {
-            reason: format!(
-                "a {tier} blast radius needs a reviewed pull request, which this version of consign cannot check yet"
-            ),
-        },
-    }
-}
-
-/// Decides about work that was submitted by `by`, and not committed, whose formula is on the branch.
-///
-/// `merged` is that formula and the right to submit. No commit can be signed and no pull request reviewed,
-/// so whatever is stricter takes somebody else's word.
-#[must_use]
-pub fn decide_submitted(action: &Action, bot: Option<&BotName>, by: &str, rules: &Rules) -> Decision {
-    let (tier, requirement) = rules.classify(action, bot);
-    let tier = tier.as_str();
-    if requirement.max(rules.submitted) == Requirement::Merged {
-        return Decision::Approved { by: format!("submitted by {by}, formula merged ({tier} blast radius)") };
-    }
-    Decision::Waiting {
-        reason: format!(
-            "the approval of somebody other than {by}, as a {tier} blast radius without a commit needs; this \
-             version of consign cannot take it yet: commit the action, or cancel this one"
-        ),
-    }
 }
 
 impl Rules {
-    /// The tier that an action is in, and what it needs.
+    /// The tier that a piece of work is in, and what it needs.
     ///
-    /// A missing blast radius is high; an action that names a secret or runs as a bot is at least medium.
-    /// Only a rule lowers either.
+    /// A missing blast radius is high; work that names a secret or runs as a bot is at least medium. Only a rule
+    /// lowers either.
     #[must_use]
-    pub fn classify(&self, action: &Action, bot: Option<&BotName>) -> (BlastRadius, Requirement) {
-        let own = action.blast_radius.unwrap_or(BlastRadius::High);
-        let grants_nothing = action.secrets.is_empty() && bot.is_none();
+    pub fn classify(&self, work: &Work) -> Need {
+        let own = work.blast_radius.unwrap_or(BlastRadius::High);
+        let grants_nothing = work.secrets.is_empty() && work.bot.is_none();
         let floor = if grants_nothing { BlastRadius::Low } else { BlastRadius::Medium };
-        let matching = || self.rules.iter().filter(|rule| rule.matches(action, bot));
-        let tier =
-            matching().filter_map(|rule| rule.blast_radius).next_back().unwrap_or_else(|| own.max(floor));
+        let matching: Vec<&Rule> = self.rules.iter().filter(|rule| rule.matches(work)).collect();
+        let by_tier = matching.iter().rfind(|rule| rule.blast_radius.is_some());
+        let tier = by_tier.and_then(|rule| rule.blast_radius).unwrap_or_else(|| own.max(floor));
         let of_tier = match tier {
             BlastRadius::Low => self.low,
             BlastRadius::Medium => self.medium,
             BlastRadius::High => self.high,
         };
-        (tier, matching().filter_map(|rule| rule.require).next_back().unwrap_or(of_tier))
+        let by_requirement = matching.iter().rfind(|rule| rule.require.is_some());
+        let requirement = by_requirement.and_then(|rule| rule.require).unwrap_or(of_tier);
+        let signers = matching.iter().rev().find_map(|rule| rule.signers.clone());
+        let mut rule = requirement.as_str().to_owned();
+        if let (Requirement::Signed, Some(signers)) = (requirement, &signers) {
+            rule = format!("{rule} by {}", signers.join(" or "));
+        }
+        rule = format!("{rule} ({} blast radius", tier.as_str());
+        for (what, by) in [("", by_tier), (requirement.as_str(), by_requirement)] {
+            if let Some(by) = by {
+                let space = if what.is_empty() { "" } else { " " };
+                rule = format!("{rule}, {what}{space}by the rule for {}", by.subject());
+            }
+        }
+        rule.push(')');
+        Need { tier, requirement, signers, rule }
+    }
+
+    /// Decides about a job as far as that takes no evidence; `digest` is what an approval is for.
+    #[must_use]
+    pub fn decide(&self, job: &Job, digest: String) -> Decision {
+        let need = self.classify(&job.work);
+        match &job.origin {
+            Origin::Action { revision, .. } if need.requirement == Requirement::Merged => {
+                let evidence = vec![Evidence::Merged { revision: revision.to_string() }];
+                Decision::Approved(Approval { rule: need.rule, by: Vec::new(), digest, evidence })
+            }
+            Origin::Action { .. } => Decision::waiting(format!("its approval: {}", need.rule)),
+            Origin::Submitted { by, revision } => self.decide_submitted(&need, by, revision.as_str(), digest),
+            // Nomad let somebody dispatch it.
+            Origin::Hand { .. } => Decision::waiting("it was dispatched by hand"),
+        }
+    }
+
+    /// Decides about work that was submitted by `by`, and not committed, whose formula is on the branch.
+    ///
+    /// `merged` is that formula and the right to submit. No commit can be signed and no pull request reviewed,
+    /// so whatever is stricter takes somebody else's word.
+    fn decide_submitted(&self, need: &Need, by: &str, revision: &str, digest: String) -> Decision {
+        let tier = need.tier.as_str();
+        if need.requirement.max(self.submitted) == Requirement::Merged {
+            let rule = format!("submitted by {by}, formula {}", need.rule);
+            let evidence = vec![Evidence::Merged { revision: revision.to_owned() }];
+            return Decision::Approved(Approval { rule, by: Vec::new(), digest, evidence });
+        }
+        Decision::waiting(format!(
+            "the approval of somebody other than {by}, as a {tier} blast radius without a commit needs; this \
+             version of consign cannot take it yet: commit the action, or cancel this one"
+        ))
+    }
+}
+
+impl Decision {
+    /// The decision to wait for something that is heard of.
+    pub fn waiting(reason: impl Into<String>) -> Self {
+        Self::Waiting { reason: reason.into(), again: None }
+    }
+}
+
+impl Requirement {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Merged => "merged",
+            Self::Signed => "signed",
+            Self::Review => "review",
+        }
     }
 }
 
 impl Rule {
-    /// Whether every pattern that the rule gives fits the action.
-    #[must_use]
-    pub fn matches(&self, action: &Action, bot: Option<&BotName>) -> bool {
-        let bot = bot.map(|name| format!("bot-{name}"));
-        let formula = self.formula.as_deref().is_none_or(|pattern| fits(pattern, action.formula.as_str()));
-        let secret = self.secret.as_deref().is_none_or(|pattern| {
-            let mut names = action.secrets.iter().map(SecretName::as_str).chain(bot.as_deref());
-            names.any(|name| fits(pattern, name))
-        });
-        let mount = self
-            .mount
-            .as_deref()
-            .is_none_or(|pattern| action.mounts.iter().any(|alias| fits(pattern, alias)));
-        formula && secret && mount
+    /// Whether every pattern that the rule gives fits the work.
+    fn matches(&self, work: &Work) -> bool {
+        let any = |pattern: &Option<String>, names: &[&str]| {
+            pattern.as_deref().is_none_or(|pattern| names.iter().any(|name| fits(pattern, name)))
+        };
+        let formula: Vec<&str> = work.formula.iter().map(FormulaName::as_str).collect();
+        let granted = work.granted_names();
+        let granted: Vec<&str> = granted.iter().map(String::as_str).collect();
+        let mounts: Vec<&str> = work.shape.mounts.iter().map(|mount| mount.alias.as_str()).collect();
+        any(&self.formula, &formula) && any(&self.secret, &granted) && any(&self.mount, &mounts)
+    }
+
+    /// What it is for, in words.
+    fn subject(&self) -> String {
+        let keys = [("formula", &self.formula), ("secret", &self.secret), ("mount", &self.mount)];
+        let given = keys.iter().filter_map(|(key, pattern)| Some(format!("{key} {}", pattern.as_ref()?)));
+        let words = given.collect::<Vec<_>>().join(" and ");
+        if words.is_empty() { "everything".to_owned() } else { words }
     }
 }
 
@@ -163,134 +218,4 @@ pub fn fits(pattern: &str, text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ids::{ActionId, FormulaName};
-
-    fn rules(extra: Vec<Rule>) -> Rules {
-        Rules {
-            low: Requirement::Merged,
-            medium: Requirement::Signed,
-            high: Requirement::Review,
-            submitted: Requirement::Merged,
-            rules: extra,
-        }
-    }
-
-    fn action(blast_radius: Option<BlastRadius>, secrets: &[&str]) -> Action {
-        Action {
-            id: ActionId::parse("a").unwrap(),
-            formula: FormulaName::parse("deploy-web").unwrap(),
-            context: "why".to_owned(),
-            secrets: secrets.iter().map(|name| SecretName::parse(name).unwrap()).collect(),
-            args: std::collections::BTreeMap::default(),
-            job: None,
-            mounts: vec!["ssh".to_owned()],
-            driver: None,
-            model: None,
-            tools: vec![],
-            timeout: None,
-            dispatch_mode: None,
-            blast_radius,
-            resources: None,
-            constraints: vec![],
-            priority: 50,
-            retry: None,
-            concurrency: None,
-            after: vec![],
-            not_before: None,
-            env: std::collections::BTreeMap::default(),
-            artifacts: vec![],
-            notify: vec![],
-            mask: true,
-        }
-    }
-
-    #[test]
-    fn missing_is_high_and_a_secret_is_at_least_medium() {
-        let plain = rules(vec![]);
-        assert_eq!(plain.classify(&action(None, &[]), None).0, BlastRadius::High);
-        assert_eq!(plain.classify(&action(Some(BlastRadius::Low), &[]), None).0, BlastRadius::Low);
-        assert_eq!(plain.classify(&action(Some(BlastRadius::Low), &["A"]), None).0, BlastRadius::Medium);
-        assert_eq!(plain.classify(&action(Some(BlastRadius::High), &["A"]), None).0, BlastRadius::High);
-    }
-
-    #[test]
-    fn the_last_rule_that_matches_decides() {
-        let by =
-            |rule: Rule| rules(vec![rule]).classify(&action(Some(BlastRadius::Low), &["PROD_KEY"]), None);
-        let raised = Rule {
-            secret: Some("PROD_*".to_owned()),
-            blast_radius: Some(BlastRadius::High),
-            ..Rule::default()
-        };
-        assert_eq!(by(raised), (BlastRadius::High, Requirement::Review));
-        let lowered = Rule {
-            formula: Some("deploy-*".to_owned()),
-            blast_radius: Some(BlastRadius::Low),
-            ..Rule::default()
-        };
-        assert_eq!(by(lowered), (BlastRadius::Low, Requirement::Merged));
-        let elsewhere =
-            Rule { mount: Some("gpg".to_owned()), require: Some(Requirement::Merged), ..Rule::default() };
-        assert_eq!(by(elsewhere), (BlastRadius::Medium, Requirement::Signed));
-    }
-
-    #[test]
-    fn a_bots_token_is_a_secret() {
-        let bot = BotName::parse("night-shift").unwrap();
-        let low = action(Some(BlastRadius::Low), &[]);
-        assert_eq!(rules(vec![]).classify(&low, Some(&bot)).0, BlastRadius::Medium);
-        let raised = rules(vec![Rule {
-            secret: Some("bot-night-*".to_owned()),
-            require: Some(Requirement::Review),
-            ..Rule::default()
-        }]);
-        assert_eq!(raised.classify(&low, Some(&bot)).1, Requirement::Review);
-        assert_eq!(raised.classify(&low, None).1, Requirement::Merged);
-    }
-
-    #[test]
-    fn what_cannot_be_checked_waits_and_says_so() {
-        let decision = decide(&action(None, &[]), None, &rules(vec![]));
-        let Decision::Waiting { reason } = decision else { panic!("approved by accident") };
-        assert!(reason.contains("cannot check yet"), "{reason}");
-        assert!(matches!(
-            decide(&action(Some(BlastRadius::Low), &[]), None, &rules(vec![])),
-            Decision::Approved { .. }
-        ));
-    }
-
-    #[test]
-    fn what_is_submitted_needs_its_tiers_approval_and_that_of_all_submissions() {
-        let approved = |blast_radius, submitted| {
-            let rules = Rules { submitted, ..rules(vec![]) };
-            decide_submitted(&action(Some(blast_radius), &[]), None, "ann", &rules)
-        };
-        let merged = approved(BlastRadius::Low, Requirement::Merged);
-        assert!(matches!(&merged, Decision::Approved { by } if by.contains("ann")), "{merged:?}");
-        for (blast_radius, submitted) in [
-            (BlastRadius::Medium, Requirement::Merged),
-            (BlastRadius::High, Requirement::Merged),
-            (BlastRadius::Low, Requirement::Signed),
-            (BlastRadius::Low, Requirement::Review),
-        ] {
-            let decision = approved(blast_radius, submitted);
-            assert!(matches!(decision, Decision::Waiting { .. }), "{blast_radius:?} {submitted:?}");
-        }
-    }
-
-    #[test]
-    fn stars_stand_for_any_text() {
-        for (pattern, text, expected) in [
-            ("*", "", true),
-            ("a*c", "abc", true),
-            ("a*c", "ab", false),
-            ("*b*", "abc", true),
-            ("a*a", "a", false),
-            ("plain", "plain", true),
-        ] {
-            assert_eq!(fits(pattern, text), expected, "{pattern} {text}");
-        }
-    }
-}
+mod tests;

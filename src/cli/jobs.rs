@@ -213,6 +213,7 @@ fn details(job: &JobDetails, colour: bool) -> String {
     fact("revision", job.revision.clone().unwrap_or_default());
     fact("submitted by", job.submitted_by.clone().unwrap_or_default());
     fact("approved by", job.approved_by.clone().unwrap_or_default());
+    fact("digest", job.digest.clone().unwrap_or_default());
     fact("retried by", job.retried_by.clone().unwrap_or_default());
     fact("submitted", output::time(summary.submitted_at));
     fact("started", time(summary.started_at));

@@ -27,6 +27,8 @@ const NEXT_LOOK: SignedDuration = SignedDuration::from_secs(15);
 /// One step: at most one effect, and the record of it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
+    /// Gather what shows whether it may run, and decide.
+    Approve,
     /// See whether the actions that it waits for have ended, and how.
     Consult,
     /// Check the secrets, compose the request and put the attempt on record.
@@ -84,6 +86,16 @@ pub enum Next {
     Wait(Option<Timestamp>),
 }
 
+/// How it stands with the decision about a job that is not approved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Judgement {
+    /// Evidence has to be gathered.
+    #[default]
+    Due,
+    /// It was decided by all that is known; where evidence changes unseen, it is gathered again at this time.
+    Made(Option<Timestamp>),
+}
+
 /// What was seen of a job's attempt in Nomad. It is not kept over a restart: the first scan makes it anew.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
@@ -97,6 +109,8 @@ pub struct Seen {
     pub gone: bool,
     /// Nomad's reasons why nothing was placed, at the last look.
     pub placement: String,
+    /// Whether it was decided about with what evidence there is.
+    pub judgement: Judgement,
     /// Whether the actions that it waits for were looked at since the last of them ended.
     pub consulted: bool,
     /// The children that lost at the gate and were stopped already.
@@ -147,10 +161,14 @@ pub fn next(job: &Job, seen: &Seen, context: Context) -> Next {
     }
 }
 
-/// What comes next for a job that waits: one that was not approved waits for that.
+/// What comes next for a job that waits: first for its approval, then for what its action names.
 fn waiting(job: &Job, seen: &Seen, context: Context) -> Next {
     if job.approved_by.is_none() {
-        return Next::Wait(None);
+        return match seen.judgement {
+            Judgement::Made(None) => Next::Wait(None),
+            Judgement::Made(Some(at)) if at > context.now => Next::Wait(Some(at)),
+            _ => Next::Do(Step::Approve),
+        };
     }
     match job.work.not_before {
         Some(at) if at > context.now => Next::Wait(Some(at)),
@@ -368,6 +386,21 @@ mod tests {
         let cancellation = Cancellation { cause: Cause::Cancelled, reason: "deleted".to_owned() };
         job.apply(Event::Cancelled(cancellation), at(0)).unwrap();
         job
+    }
+
+    #[test]
+    fn what_is_not_approved_is_judged_once_and_again_when_it_is_time() {
+        let mut waiting = job(0);
+        let reason = Event::Unapproved { reason: "a signature".to_owned(), digest: "d".to_owned() };
+        waiting.apply(reason, at(0)).unwrap();
+        let [judged, later] =
+            [None, Some(at(30))].map(|again| Seen { judgement: Judgement::Made(again), ..Seen::default() });
+        assert_eq!(next(&waiting, &Seen::default(), context(0)), Next::Do(Step::Approve));
+        assert_eq!(next(&waiting, &judged, context(0)), Next::Wait(None));
+        assert_eq!(next(&waiting, &later, context(29)), Next::Wait(Some(at(30))));
+        assert_eq!(next(&waiting, &later, context(30)), Next::Do(Step::Approve));
+        let give_up = next(&cancelled(waiting), &later, context(30));
+        assert!(matches!(give_up, Next::Do(Step::GiveUp(_))), "{give_up:?}");
     }
 
     #[test]

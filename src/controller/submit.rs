@@ -88,7 +88,7 @@ impl Desk {
         let origin = Origin::Submitted { by: by.to_owned(), revision };
         let job = Job { job_id, ..Job::new(origin, work, super::now()) };
         let (reply, answer) = oneshot::channel();
-        let submission = Submission { job: Box::new(job), action: Box::new(action), key, reply };
+        let submission = Submission { job: Box::new(job), key, reply };
         self.inbox.send(Message::Submit(submission)).await.map_err(|_| Refused::NotNow)?;
         answer.await.map_err(|_| Refused::NotNow)?.map_err(|refused| match refused {
             Recording::KeyTaken(taken) => taken.into(),

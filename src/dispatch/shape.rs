@@ -36,7 +36,7 @@ pub struct Shape {
 }
 
 /// One host volume of a task.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Mount {
     /// What the action calls it.
     pub alias: String,

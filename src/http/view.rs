@@ -12,7 +12,7 @@ use crate::{
     lifecycle::{Job, Origin, Phase},
     outcome::{
         Cause, Outcome,
-        result_file::{self, ResultFile, StepResult},
+        result_file::{self, Approval, ResultFile, StepResult},
     },
     queue::{Paused, estimate::Estimate},
 };
@@ -73,8 +73,12 @@ pub struct JobDetails {
     pub revision: Option<String>,
     /// Who submitted it over HTTP; null for work that came otherwise.
     pub submitted_by: Option<String>,
-    /// The rule that approved it.
+    /// The rule that approved it, and where a rule asks for one the person.
     pub approved_by: Option<String>,
+    /// The approval with its evidence.
+    pub approval: Option<Approval>,
+    /// The SHA-256 over all that decides what runs: what it is approved for, or an approval would be for.
+    pub digest: Option<String>,
     /// Why it shall end, where somebody or a rule wants that.
     pub cancelled: Option<String>,
     /// Who asked for its latest retry.
@@ -240,6 +244,8 @@ impl JobDetails {
             revision,
             submitted_by,
             approved_by: job.approved_by.clone(),
+            approval: job.approval.clone(),
+            digest: job.digest().map(ToOwned::to_owned),
             cancelled: job.cancelled.as_ref().map(|cancellation| cancellation.reason.clone()),
             retried_by: job.retry.as_ref().map(|retry| retry.by.clone()),
             attempts: job.attempts.iter().map(result_file::Attempt::from).collect(),

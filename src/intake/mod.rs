@@ -203,6 +203,7 @@ fn work(valid: &Valid, decided: Decided) -> Work {
         formula: Some(formula.name.clone()),
         body: Some(formula.body.clone()),
         context: action.context.clone(),
+        blast_radius: action.blast_radius,
         secrets: action.secrets.clone(),
         // Only its base job tells.
         bot: None,

@@ -9,7 +9,7 @@ use super::{
     job::{Attempt, Cancellation, Ending, Job},
     retry::Retry,
 };
-use crate::ids::DispatchId;
+use crate::{ids::DispatchId, outcome::result_file::Approval};
 
 /// Something that happened to a job and is put on record.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,10 +19,14 @@ pub enum Event {
         /// In words.
         what: String,
     },
-    /// It may run, and by which rule.
-    Approved {
-        /// In words.
-        by: String,
+    /// It may run.
+    Approved(Approval),
+    /// It may not run, or not any more, until it is approved.
+    Unapproved {
+        /// Why, and what it takes, in words.
+        reason: String,
+        /// The digest of what an approval would be for.
+        digest: String,
     },
     /// What an approved job waited for has come.
     Released,
@@ -90,7 +94,8 @@ impl Event {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Awaits { .. } => "waiting",
-            Self::Approved { .. } => "approved",
+            Self::Approved(_) => "approved",
+            Self::Unapproved { .. } => "unapproved",
             Self::Released => "released",
             Self::Intended { .. } => "intended",
             Self::Dispatched { .. } => "dispatched",
@@ -118,14 +123,23 @@ impl Job {
                 self.waits_for = Some(what);
                 self.stage = Stage::Waiting;
             }
-            (stage @ (Stage::Waiting | Stage::Queued), Event::Approved { by }) => {
+            (stage @ (Stage::Waiting | Stage::Queued), Event::Approved(approval)) => {
+                self.approved_by = Some(approval.to_string());
+                self.approval = Some(approval);
+                self.unapproved_digest = None;
+                self.waits_for = self.work.awaited(now);
+                self.stage = if self.waits_for.is_some() { Stage::Waiting } else { Stage::Queued };
                 // A job that is approved anew keeps its place.
                 if stage == Stage::Waiting {
                     self.queued_at = Some(now);
                 }
-                self.approved_by = Some(by);
-                self.waits_for = None;
-                self.stage = Stage::Queued;
+            }
+            (Stage::Waiting | Stage::Queued, Event::Unapproved { reason, digest }) => {
+                self.approved_by = None;
+                self.approval = None;
+                self.unapproved_digest = Some(digest);
+                self.waits_for = Some(reason);
+                self.stage = Stage::Waiting;
             }
             (Stage::Waiting, Event::Released) if self.approved_by.is_some() => {
                 self.waits_for = None;
@@ -240,7 +254,7 @@ mod tests {
         let cancellation = Cancellation { cause: Cause::Cancelled, reason: "deleted".to_owned() };
         vec![
             Event::Awaits { what: "review".to_owned() },
-            Event::Approved { by: "merged".to_owned() },
+            Event::Approved(approval()),
             Event::Intended {
                 dispatch_id: DispatchId::new(),
                 parent: "runner".to_owned(),
@@ -267,7 +281,12 @@ mod tests {
                 steps: vec![],
                 attempts: 0,
             }),
+            Event::Unapproved { reason: "the rules changed".to_owned(), digest: "d".to_owned() },
         ]
+    }
+
+    fn approval() -> Approval {
+        Approval { rule: "merged".to_owned(), by: vec![], digest: "d".to_owned(), evidence: vec![] }
     }
 
     fn job() -> Job {
@@ -289,6 +308,21 @@ mod tests {
         }
         assert_eq!(job.stage, Stage::Ended);
         assert!(job.result().is_some());
+    }
+
+    #[test]
+    fn what_is_approved_anew_waits_for_what_it_waited_for() {
+        let (early, late) = (Timestamp::UNIX_EPOCH, Timestamp::from_second(9).unwrap());
+        let mut job = Job { work: Work { not_before: Some(late), ..Work::default() }, ..job() };
+        let [approved, released, unapproved] = [1, 14, 17].map(|index| events()[index].clone());
+        job.apply(approved.clone(), early).unwrap();
+        assert_eq!((job.stage, job.approved_by.as_deref()), (Stage::Waiting, Some("merged")));
+        job.apply(released.clone(), late).unwrap();
+        job.apply(unapproved, late).unwrap();
+        assert_eq!((job.stage, &job.approval, &job.approved_by), (Stage::Waiting, &None, &None));
+        assert!(job.apply(released, late).is_err(), "it is not approved");
+        job.apply(approved, late).unwrap();
+        assert_eq!((job.stage, job.approval), (Stage::Queued, Some(approval())));
     }
 
     #[test]
@@ -316,7 +350,7 @@ mod tests {
         /// it was launched in vain and is retried, an attempt has one allocation, each new attempt has an id
         /// of its own and follows a turn in the queue, and no attempt is forgotten.
         #[test]
-        fn no_order_of_events_breaks_the_record(order in proptest::collection::vec(0_usize..17, 0..60)) {
+        fn no_order_of_events_breaks_the_record(order in proptest::collection::vec(0_usize..18, 0..60)) {
             let mut job = job();
             for index in order {
                 let before = job.clone();

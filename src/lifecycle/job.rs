@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{Phase, Retry, Stage};
 use crate::{
-    action::{self, Concurrency},
+    action::{self, BlastRadius, Concurrency},
     dispatch::shape::Shape,
     duration::Span,
     formula::Body,
     ids::{ActionId, BotName, DispatchId, FormulaName, JobId, Revision, SecretName},
     outcome::{
         Cause, Outcome,
-        result_file::{self, Artifact, LogStatus, ResultFile, StepResult, Usage},
+        result_file::{self, Approval, Artifact, LogStatus, ResultFile, StepResult, Usage},
     },
 };
 
@@ -36,8 +36,14 @@ pub struct Job {
     pub queued_at: Option<Timestamp>,
     /// What it waits for, in words.
     pub waits_for: Option<String>,
-    /// The rule that approved it.
+    /// The rule that approved it, in words.
     pub approved_by: Option<String>,
+    /// The approval that `approved_by` tells of; `None` where Nomad had the job before consign.
+    #[serde(default)]
+    pub approval: Option<Approval>,
+    /// The digest of what an approval would be for, while there is none.
+    #[serde(default)]
+    pub unapproved_digest: Option<String>,
     /// That it shall end, and why.
     pub cancelled: Option<Cancellation>,
     /// Its attempts, the present one last.
@@ -91,6 +97,9 @@ pub struct Work {
     pub body: Option<Body>,
     /// Why it runs.
     pub context: String,
+    /// How much it can break, as its action says; `None` where that says nothing.
+    #[serde(default)]
+    pub blast_radius: Option<BlastRadius>,
     /// The secrets that it may read.
     pub secrets: Vec<SecretName>,
     /// The bot that it runs as, with the bot's token.
@@ -152,11 +161,26 @@ impl Work {
         self.secrets.iter().map(ToString::to_string).chain(bot).collect()
     }
 
+    /// What it waits for once it is approved, in words.
+    #[must_use]
+    pub fn awaited(&self, now: Timestamp) -> Option<String> {
+        let time = self.not_before.filter(|at| *at > now).map(|at| format!("{at} to come"));
+        let all = time.into_iter().chain(successes(&self.after));
+        Some(all.collect::<Vec<_>>().join(", and then for ")).filter(|what| !what.is_empty())
+    }
+
     /// The longest that the task may run.
     #[must_use]
     pub fn timeout(&self) -> std::time::Duration {
         self.timeout.unwrap_or(DEFAULT_TIMEOUT).0
     }
+}
+
+/// The wait for other actions, in words.
+#[must_use]
+pub fn successes(of: &[ActionId]) -> Option<String> {
+    let names: Vec<&str> = of.iter().map(ActionId::as_str).collect();
+    (!names.is_empty()).then(|| format!("{} to succeed", names.join(", ")))
 }
 
 /// That a job shall end, and why.
@@ -302,6 +326,8 @@ impl Job {
             queued_at: Some(now),
             waits_for: None,
             approved_by: None,
+            approval: None,
+            unapproved_digest: None,
             cancelled: None,
             attempts: Vec::new(),
             ending: None,
@@ -370,6 +396,13 @@ impl Job {
         }
     }
 
+    /// The digest that it is approved for, or that an approval would be for.
+    #[must_use]
+    pub fn digest(&self) -> Option<&str> {
+        let approved = self.approval.as_ref().map(|approval| &approval.digest);
+        approved.or(self.unapproved_digest.as_ref()).map(String::as_str)
+    }
+
     /// The present attempt.
     #[must_use]
     pub fn attempt(&self) -> Option<&Attempt> {
@@ -427,6 +460,7 @@ impl Job {
             finished_at: ending.finished_at,
             revision,
             approved_by: self.approved_by.clone(),
+            approval: self.approval.clone(),
             secrets: self.work.granted_names(),
             attempts: self.attempts.iter().map(result_file::Attempt::from).collect(),
             steps: self.steps(),

@@ -20,7 +20,9 @@ mod job;
 mod retry;
 
 pub use event::{Event, IllegalEvent};
-pub use job::{Attempt, Cancellation, DEFAULT_TIMEOUT, Ending, Excerpt, Job, Origin, Receiver, Work};
+pub use job::{
+    Attempt, Cancellation, DEFAULT_TIMEOUT, Ending, Excerpt, Job, Origin, Receiver, Work, successes,
+};
 pub use retry::{Retry, RetryRefused};
 
 use serde::{Deserialize, Serialize};

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     ids::{DispatchId, FormulaName},
     lifecycle::{Ending, Event, Origin, Work},
-    outcome::Cause,
+    outcome::{Cause, result_file::Approval},
 };
 
 fn at(second: i64) -> Timestamp {
@@ -163,11 +163,13 @@ fn waits_are_counted_from_the_queue_and_acceptance_once() {
     let seconds = Duration::from_secs;
     let mut job = job("train");
     let awaits = Event::Awaits { what: "review".to_owned() };
-    for event in [awaits, Event::Approved { by: "ann".to_owned() }] {
+    let rule = "reviewed".to_owned();
+    let approval = Approval { rule, by: vec![], digest: String::new(), evidence: vec![] };
+    for event in [awaits, Event::Approved(approval.clone())] {
         assert_eq!(Measure::of(&job, &event, at(110)), None);
         job.apply(event, at(110)).unwrap();
     }
-    job.apply(Event::Approved { by: "bob".to_owned() }, at(112)).unwrap();
+    job.apply(Event::Approved(approval), at(112)).unwrap();
     let intended = Event::Intended {
         dispatch_id: DispatchId::new(),
         parent: "runner".to_owned(),

@@ -1,5 +1,7 @@
 //! The result file: what `<id>.result.json` says, and how it is written.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -46,6 +48,9 @@ pub struct ResultFile {
     pub revision: Option<String>,
     /// The rule, and where a rule asks for one the person, that approved it.
     pub approved_by: Option<String>,
+    /// The approval with its evidence; null for what was dispatched by hand or never approved.
+    #[serde(default)]
+    pub approval: Option<Approval>,
     /// The names of the secrets that it could read; `bot-<name>` for the token of the bot that it ran as.
     pub secrets: Vec<String>,
     /// Every attempt, the last one last.
@@ -57,6 +62,50 @@ pub struct ResultFile {
     pub artifacts: Vec<Artifact>,
     /// What it used, where that is known.
     pub usage: Option<Usage>,
+}
+
+/// What let a job run, and for exactly what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Approval {
+    /// The approval rule, in words: what it asks for, and which tier and rule ask for it.
+    pub rule: String,
+    /// Who approved; empty where being on the branch was enough.
+    pub by: Vec<String>,
+    /// The SHA-256, in hexadecimal, over all that decides what runs: the approval is for that alone.
+    pub digest: String,
+    /// What shows that the rule was kept.
+    pub evidence: Vec<Evidence>,
+}
+
+/// One piece of what shows that an approval rule was kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Evidence {
+    /// It was on the branch.
+    Merged {
+        /// The commit that it was read at.
+        revision: String,
+    },
+    /// A commit that gave a file its content was signed by an allowed key.
+    Signature {
+        /// The file.
+        path: String,
+        /// The commit.
+        commit: String,
+        /// Whose key it is, as the allowed signers name it.
+        signer: String,
+        /// The key's fingerprint.
+        key: String,
+    },
+}
+
+impl fmt::Display for Approval {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.by.is_empty() {
+            write!(formatter, "{}: ", self.by.join(", "))?;
+        }
+        formatter.write_str(&self.rule)
+    }
 }
 
 /// Whether a log excerpt is all there was.

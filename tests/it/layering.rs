@@ -81,7 +81,7 @@ const NEIGHBOURS: &[(&str, &[&str])] = &[
     ("formula", &["action"]),
     ("validation", &["action", "formula", "outcome"]),
     ("sample", &["action", "formula", "validation"]),
-    ("approval", &["action", "formula"]),
+    ("approval", &["action", "dispatch::shape", "formula", "lifecycle", "outcome"]),
     ("queue", &["action", "lifecycle", "outcome"]),
     ("lifecycle", &["action", "dispatch::shape", "formula", "outcome"]),
     ("dispatch", &["action", "approval", "formula", "lifecycle", "outcome"]),

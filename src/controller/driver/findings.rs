@@ -149,7 +149,8 @@ impl Driver {
             return Ok(());
         }
         let now = super::super::now();
-        match take_in::written(path, blob, verdict, known, &self.rules.approval, revision, now) {
+        let decide = |job: &Job| self.rooms.decided(job);
+        match take_in::written(path, blob, verdict, known, &decide, revision, now) {
             Taken::Nothing { why } => tracing::debug!(path, why, "nothing to do"),
             Taken::Record(job, event) => {
                 if let (Origin::Action { id, .. }, true) = (&job.origin, event != "duplicate") {

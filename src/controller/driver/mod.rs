@@ -33,7 +33,6 @@ use super::{
     step::{self, Performed, Rooms},
 };
 use crate::{
-    approval,
     ids::{ActionId, DispatchId, JobId},
     intake::Findings,
     lifecycle::{Event, Job, Stage},
@@ -78,8 +77,6 @@ pub enum Message {
 /// What the driver decides by.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// The approval rules.
-    pub approval: approval::Rules,
     /// Which children dispatched by hand are taken over.
     pub adopt: adopt::Rules,
     /// Whose turn it is.

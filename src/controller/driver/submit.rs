@@ -2,12 +2,10 @@
 
 use tokio::sync::oneshot;
 
-use super::{Driver, take_in};
+use super::Driver;
 use crate::{
-    action::Action,
-    approval,
     ids::JobId,
-    lifecycle::{Job, Origin},
+    lifecycle::Job,
     store::{self, IdempotencyKey, KeyUse},
 };
 
@@ -16,8 +14,6 @@ use crate::{
 pub struct Submission {
     /// The job, just made.
     pub job: Box<Job>,
-    /// What its approval is decided by.
-    pub action: Box<Action>,
     /// What tells its request from others.
     pub key: Option<IdempotencyKey>,
     /// Where the answer goes.
@@ -43,25 +39,21 @@ pub enum Recording {
 impl Driver {
     /// Decides about a submission, puts it on record and begins it.
     pub(super) async fn submit(&mut self, submission: Submission) {
-        let Submission { job, action, key, reply } = submission;
-        let answer = self.record_submission(*job, &action, key.as_ref()).await;
+        let Submission { job, key, reply } = submission;
+        let answer = self.record_submission(*job, key.as_ref()).await;
         // Whoever asked may be gone.
         drop(reply.send(answer));
     }
 
     async fn record_submission(
         &mut self,
-        job: Job,
-        action: &Action,
+        mut job: Job,
         key: Option<&IdempotencyKey>,
     ) -> Result<JobId, Recording> {
         let now = super::super::now();
-        let by = match &job.origin {
-            Origin::Submitted { by, .. } => by.as_str(),
-            Origin::Action { .. } | Origin::Hand { .. } => "",
-        };
-        let decision = approval::decide_submitted(action, job.work.bot.as_ref(), by, &self.rules.approval);
-        let job = take_in::begun(job, decision, now);
+        let decided = self.rooms.decided(&job);
+        // A new job takes either decision.
+        drop(job.apply(decided, now));
         match self.rooms.store.submit(&job, key, now).await? {
             Some(KeyUse::Same(job_id)) => Ok(job_id),
             Some(KeyUse::Other) => Err(KeyTaken.into()),

@@ -2,9 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::super::step::awaited;
 use crate::{
-    approval::{self, Decision, Rules},
     ids::{ActionId, Revision},
     intake::{Finding, Verdict},
     lifecycle::{Cancellation, Ending, Event, Job, Origin, Stage, Work},
@@ -35,13 +33,13 @@ pub(super) enum Taken {
     Record(Box<Job>, &'static str),
 }
 
-/// What is done about a file that is new or has other content.
+/// What is done about a file that is new or has other content; `decide` says whether a job may run.
 pub(super) fn written(
     path: &str,
     blob: &str,
     verdict: &Verdict,
     known: Known,
-    rules: &Rules,
+    decide: &dyn Fn(&Job) -> Event,
     revision: &Revision,
     now: Timestamp,
 ) -> Taken {
@@ -61,7 +59,7 @@ pub(super) fn written(
         }
     }
     let Some(job) = known.job else {
-        return Taken::Record(Box::new(decided(fresh(origin, verdict, now), verdict, rules, now)), "seen");
+        return Taken::Record(Box::new(decided(fresh(origin, verdict, now), verdict, decide, now)), "seen");
     };
     let Origin::Action { path: known_path, blob: known_blob, .. } = &job.origin else {
         return Taken::Nothing { why: "it is not from the ops repo" };
@@ -77,7 +75,7 @@ pub(super) fn written(
         return Taken::Nothing { why: "it was launched, and an id runs once" };
     }
     let mut job = Job { job_id: job.job_id, submitted_at: job.submitted_at, ..fresh(origin, verdict, now) };
-    job = decided(job, verdict, rules, now);
+    job = decided(job, verdict, decide, now);
     Taken::Record(Box::new(job), "changed")
 }
 
@@ -89,29 +87,16 @@ fn fresh(origin: Origin, verdict: &Verdict, now: Timestamp) -> Job {
     Job::new(origin, work, now)
 }
 
-/// A new job with the decision about it.
-fn decided(job: Job, verdict: &Verdict, rules: &Rules, now: Timestamp) -> Job {
+/// A new job with the decision about it: queued, waiting, or ended.
+fn decided(mut job: Job, verdict: &Verdict, decide: &dyn Fn(&Job) -> Event, now: Timestamp) -> Job {
     match verdict {
         Verdict::Unsound { cause, message, .. } => rejected(job, *cause, message, now),
-        Verdict::Sound { action, work } => {
-            begun(job, approval::decide(action, work.bot.as_ref(), rules), now)
+        Verdict::Sound { .. } => {
+            // A new job takes either decision.
+            drop(job.apply(decide(&job), now));
+            job
         }
     }
-}
-
-/// A new job as the decision about it leaves it: queued, or waiting.
-pub(super) fn begun(mut job: Job, decision: Decision, now: Timestamp) -> Job {
-    let event = match decision {
-        Decision::Approved { by } => Event::Approved { by },
-        Decision::Waiting { reason } => Event::Awaits { what: reason },
-    };
-    // A new job takes either event, and an approved one may wait for more.
-    drop(job.apply(event, now));
-    let not_before = job.work.not_before.filter(|at| *at > now);
-    if job.stage == Stage::Queued && (not_before.is_some() || !job.work.after.is_empty()) {
-        drop(job.apply(Event::Awaits { what: awaited(&job.work.after, not_before) }, now));
-    }
-    job
 }
 
 fn rejected(mut job: Job, cause: Cause, message: &str, now: Timestamp) -> Job {

@@ -1,7 +1,5 @@
 //! The steps up to Nomad's acceptance.
 
-use jiff::Timestamp;
-
 use super::{
     super::{health::Subject, now, plan::Seen},
     Error, Rooms,
@@ -14,7 +12,7 @@ use crate::{
     },
     grant::{self, Grantable},
     ids::{ActionId, DispatchId, JobId},
-    lifecycle::{Cancellation, DEFAULT_TIMEOUT, Ending, Event, Job, Origin, Work},
+    lifecycle::{Cancellation, DEFAULT_TIMEOUT, Ending, Event, Job, Origin, Work, successes},
     nomad,
     outcome::{Cause, Outcome},
 };
@@ -34,11 +32,10 @@ impl Rooms {
                 None => open.push(id),
             }
         }
-        if open.is_empty() {
+        let Some(what) = successes(&open) else {
             return self.record(job, Event::Released).await;
-        }
+        };
         seen.consulted = true;
-        let what = awaited(&open, None);
         if job.waits_for.as_ref() == Some(&what) {
             return Ok(());
         }
@@ -59,7 +56,10 @@ impl Rooms {
         Ok(self.store.past_action(id).await?.map(|past| past.succeeded))
     }
 
-    pub(super) async fn intend(&self, job: &mut Job) -> Result<(), Error> {
+    pub(super) async fn intend(&self, job: &mut Job, seen: &mut Seen) -> Result<(), Error> {
+        if self.withdraw_approval(job, seen).await? {
+            return Ok(());
+        }
         // What cannot be granted is not dispatched: it would wait at the gate and end there.
         let unknown = self.grants.unknown_secrets(&wanted(&job.work)).await?;
         if let Some(unknown) = unknown.into_iter().next() {
@@ -167,16 +167,6 @@ impl Rooms {
         let children = self.nomad.children(&format!("{parent}/dispatch-{token}-")).await?;
         Ok(children.into_iter().min_by_key(|child| child.submit_time).map(|child| child.id))
     }
-}
-
-/// What a job waits for that was approved, in words.
-#[must_use]
-pub fn awaited(after: &[ActionId], not_before: Option<Timestamp>) -> String {
-    let names: Vec<&str> = after.iter().map(ActionId::as_str).collect();
-    let after = (!names.is_empty()).then(|| format!("{} to succeed", names.join(", ")));
-    let time = not_before.map(|at| format!("{at} to come"));
-    let both: Vec<String> = time.into_iter().chain(after).collect();
-    both.join(", and then for ")
 }
 
 /// Everything that an attempt is granted.

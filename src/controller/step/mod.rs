@@ -1,5 +1,6 @@
 //! Performs one step: one effect in one room, and the record of it.
 
+mod approve;
 mod conclude;
 mod launch;
 
@@ -8,19 +9,19 @@ use std::{collections::BTreeSet, sync::Arc};
 use tokio::sync::{Semaphore, broadcast};
 use tracing::Instrument as _;
 
-pub use self::launch::awaited;
 use super::{
     health::{Health, Subject},
     meet,
     plan::{Seen, Step},
 };
 use crate::{
-    action,
+    action, approval,
     dispatch::{self, launch::BaseJobs, nodes::Nodes},
     grant::{self, Grants, Upkeep},
     lifecycle::{Cancellation, Ending, Event, IllegalEvent, Job, Origin, Stage},
     metrics::{Measure, Metrics},
     nomad::{self, placement_reasons},
+    ops_repo::{self, OpsRepo},
     outcome::Cause,
     store::{self, Store},
     track::artifact::Collector,
@@ -37,6 +38,10 @@ const COLLECTIONS: usize = 16;
 pub struct Rooms {
     /// The memory.
     pub store: Store,
+    /// The ops repo, where evidence of approvals is read.
+    pub repo: Arc<OpsRepo>,
+    /// The approval rules.
+    pub approval: approval::Rules,
     /// Nomad.
     pub nomad: Arc<nomad::Client>,
     /// The grants.
@@ -98,6 +103,9 @@ pub enum Error {
     /// Vault.
     #[error("{0}")]
     Grant(#[from] grant::Error),
+    /// The ops repo.
+    #[error("{0}")]
+    OpsRepo(#[from] ops_repo::Error),
     /// The store.
     #[error("{0}")]
     Store(#[from] store::Error),
@@ -116,6 +124,7 @@ impl Error {
         match self {
             Self::Nomad(_) | Self::BaseJob(_) => Subject::Nomad,
             Self::Grant(_) => Subject::Vault,
+            Self::OpsRepo(_) => Subject::OpsRepo,
             Self::Store(_) | Self::Illegal(_) => Subject::Store,
         }
     }
@@ -180,7 +189,8 @@ impl Rooms {
     async fn take_step(&self, mut job: Job, mut seen: Seen, step: Step) -> Result<Performed, Error> {
         match step {
             Step::Consult => self.consult(&mut job, &mut seen).await?,
-            Step::Intend => self.intend(&mut job).await?,
+            Step::Approve => self.approve(&mut job, &mut seen).await?,
+            Step::Intend => self.intend(&mut job, &mut seen).await?,
             Step::Dispatch => self.dispatch(&mut job, &mut seen).await?,
             Step::Look => self.look(&mut job, &mut seen).await?,
             Step::Resend => {
@@ -319,7 +329,8 @@ fn children(job: &Job, seen: &Seen) -> BTreeSet<String> {
 fn detail(event: &Event) -> String {
     match event {
         Event::Awaits { what } => what.clone(),
-        Event::Approved { by } => by.clone(),
+        Event::Approved(approval) => approval.to_string(),
+        Event::Unapproved { reason, .. } => reason.clone(),
         Event::Intended { dispatch_id, .. } => dispatch_id.to_string(),
         Event::Dispatched { child } => child.clone(),
         Event::Admitted { allocation, node } => format!("allocation {allocation} on {node}"),

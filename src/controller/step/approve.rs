@@ -1,0 +1,84 @@
+//! The step that gathers evidence, and the look at an approval before it is made use of.
+
+use jiff::SignedDuration;
+
+use super::{
+    super::{
+        now,
+        plan::{Judgement, Seen},
+    },
+    Error, Rooms,
+};
+use crate::{
+    approval::{Decision, Requirement, digest},
+    lifecycle::{Event, Job, Origin},
+};
+
+impl Rooms {
+    /// The decision about a new job as far as that takes no evidence, as the event that puts it on record.
+    pub(in super::super) fn decided(&self, job: &Job) -> Event {
+        let digest = self.digest(job);
+        match self.approval.decide(job, digest.clone()) {
+            Decision::Approved(approval) => Event::Approved(approval),
+            Decision::Waiting { reason, .. } => Event::Unapproved { reason, digest },
+        }
+    }
+
+    /// Gathers what shows whether a job may run, and decides.
+    pub(super) async fn approve(&self, job: &mut Job, seen: &mut Seen) -> Result<(), Error> {
+        let digest = self.digest(job);
+        match self.judge(job, digest.clone()).await? {
+            Decision::Approved(approval) => {
+                seen.consulted = false;
+                self.record(job, Event::Approved(approval)).await
+            }
+            Decision::Waiting { reason, again } => {
+                let again = again.and_then(|again| SignedDuration::try_from(again).ok());
+                seen.judgement = Judgement::Made(again.map(|again| now() + again));
+                let known = job.waits_for.as_ref() == Some(&reason)
+                    && job.unapproved_digest.as_ref() == Some(&digest);
+                if known { Ok(()) } else { self.record(job, Event::Unapproved { reason, digest }).await }
+            }
+        }
+    }
+
+    /// Looks whether a job may still run as it was approved, just before it is launched. Where it may not, its
+    /// approval is withdrawn and it waits to be decided anew; gives whether that is so.
+    pub(super) async fn withdraw_approval(&self, job: &mut Job, seen: &mut Seen) -> Result<bool, Error> {
+        let digest = self.digest(job);
+        let reason = match (&job.approval, self.judge(job, digest.clone()).await?) {
+            (None, _) => "it was approved by an earlier version of consign".to_owned(),
+            (Some(before), Decision::Approved(now)) if before.digest != now.digest => {
+                "what would run is not what was approved: its base job or the configuration changed"
+                    .to_owned()
+            }
+            (Some(before), Decision::Approved(now)) if before.rule != now.rule => {
+                format!("the approval rules changed: it was {}, and has to be {}", before.rule, now.rule)
+            }
+            (Some(_), Decision::Approved(_)) => return Ok(false),
+            (Some(_), Decision::Waiting { reason, .. }) => reason,
+        };
+        seen.judgement = Judgement::Due;
+        self.record(job, Event::Unapproved { reason, digest }).await?;
+        Ok(true)
+    }
+
+    /// Decides with all the evidence that there is.
+    async fn judge(&self, job: &Job, digest: String) -> Result<Decision, Error> {
+        let need = self.approval.classify(&job.work);
+        match (need.requirement, &job.origin) {
+            (Requirement::Signed | Requirement::Review, Origin::Action { .. }) => {
+                let reason = format!("{}: this version of consign cannot check it yet", need.rule);
+                Ok(Decision::Waiting { reason, again: None })
+            }
+            _ => Ok(self.approval.decide(job, digest)),
+        }
+    }
+
+    /// What an approval of the job is for.
+    fn digest(&self, job: &Job) -> String {
+        let parent = self.base_jobs.parent(&job.work.base_job, &job.work.shape).ok().flatten();
+        // Without one nothing is launched.
+        digest(job, parent.as_ref().map(|parent| parent.rendered.hcl.as_str()).unwrap_or_default())
+    }
+}
