@@ -46,7 +46,7 @@ use crate::{
     intake,
     metrics::Metrics,
     nomad, ops_repo,
-    ops_repo::{ClaimError, OpsRepo, Owner, RemoteUrl},
+    ops_repo::{ClaimError, Keys, OpsRepo, Owner, RemoteUrl},
     queue,
     store::{self, Store},
     telemetry::chain,
@@ -187,6 +187,11 @@ fn jobs_in(folder: &Path) -> Result<Vec<BaseJob>, Error> {
     Ok(jobs)
 }
 
+/// A file that is named relative to where the agent was started: git runs elsewhere.
+fn absolute(path: &Path) -> Option<PathBuf> {
+    given(path).map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
+}
+
 /// The settings of the ops repo, with the mirror in `mirror`.
 pub fn ops_settings(config: &Config, mirror: PathBuf) -> Result<ops_repo::Settings, Error> {
     if config.ops.repo.is_empty() {
@@ -204,6 +209,11 @@ pub fn ops_settings(config: &Config, mirror: PathBuf) -> Result<ops_repo::Settin
         author_email: config.ops.author_email.clone(),
         results_branch: Some(config.results.branch.clone()).filter(|branch| !branch.is_empty()),
         signing_key: given(&config.results.signing_key).map(Path::to_path_buf),
+        keys: Keys {
+            signers: absolute(&config.approval.signers),
+            revoked: absolute(&config.approval.revoked),
+            openpgp: absolute(&config.approval.openpgp_keys),
+        },
     })
 }
 

@@ -5,6 +5,7 @@
 //! gathered and judged; nothing is approved by accident. An approval is for one [`digest`] alone.
 
 mod digest;
+pub mod signed;
 
 use std::time::Duration;
 
@@ -129,36 +130,60 @@ impl Rules {
     }
 
     /// Decides about a job as far as that takes no evidence; `digest` is what an approval is for.
+    ///
+    /// For work that was submitted `merged` is its formula and the right to submit. No commit of it can be signed
+    /// and no pull request reviewed, so whatever is stricter takes somebody else's word.
     #[must_use]
     pub fn decide(&self, job: &Job, digest: String) -> Decision {
         let need = self.classify(&job.work);
-        match &job.origin {
-            Origin::Action { revision, .. } if need.requirement == Requirement::Merged => {
-                let evidence = vec![Evidence::Merged { revision: revision.to_string() }];
-                Decision::Approved(Approval { rule: need.rule, by: Vec::new(), digest, evidence })
-            }
-            Origin::Action { .. } => Decision::waiting(format!("its approval: {}", need.rule)),
-            Origin::Submitted { by, revision } => self.decide_submitted(&need, by, revision.as_str(), digest),
+        let (least, revision) = match &job.origin {
+            Origin::Action { revision, .. } => (Requirement::Merged, revision),
+            Origin::Submitted { revision, .. } => (self.submitted, revision),
             // Nomad let somebody dispatch it.
-            Origin::Hand { .. } => Decision::waiting("it was dispatched by hand"),
+            Origin::Hand { .. } => return Decision::waiting("it was dispatched by hand"),
+        };
+        if need.requirement.max(least) == Requirement::Merged {
+            let evidence = vec![Evidence::Merged { revision: revision.to_string() }];
+            return Decision::Approved(Approval { rule: self.words(job), by: Vec::new(), digest, evidence });
+        }
+        Decision::waiting(match &job.origin {
+            Origin::Submitted { by, .. } => format!(
+                "the approval of somebody other than {by}, as a {} blast radius without a commit needs; this \
+                 version of consign cannot take it yet: commit the action, or cancel this one",
+                need.tier.as_str()
+            ),
+            Origin::Action { .. } | Origin::Hand { .. } => format!("its approval: {}", need.rule),
+        })
+    }
+
+    /// The rule that a job's approval names, in words: what it needs by the present rules.
+    #[must_use]
+    pub fn words(&self, job: &Job) -> String {
+        let rule = self.classify(&job.work).rule;
+        match &job.origin {
+            Origin::Submitted { by, .. } => format!("submitted by {by}, formula {rule}"),
+            Origin::Action { .. } | Origin::Hand { .. } => rule,
         }
     }
 
-    /// Decides about work that was submitted by `by`, and not committed, whose formula is on the branch.
-    ///
-    /// `merged` is that formula and the right to submit. No commit can be signed and no pull request reviewed,
-    /// so whatever is stricter takes somebody else's word.
-    fn decide_submitted(&self, need: &Need, by: &str, revision: &str, digest: String) -> Decision {
-        let tier = need.tier.as_str();
-        if need.requirement.max(self.submitted) == Requirement::Merged {
-            let rule = format!("submitted by {by}, formula {}", need.rule);
-            let evidence = vec![Evidence::Merged { revision: revision.to_owned() }];
-            return Decision::Approved(Approval { rule, by: Vec::new(), digest, evidence });
+    /// Why a job's approval no longer holds, whatever its evidence; `digest` is that of what would run now.
+    #[must_use]
+    pub fn withdraws(&self, job: &Job, digest: &str) -> Option<String> {
+        // Without a formula nothing is launched.
+        job.work.body.as_ref()?;
+        let Some(approval) = &job.approval else {
+            return Some("its approval: the one on record is of an earlier version of consign".to_owned());
+        };
+        let words = self.words(job);
+        if approval.digest != digest {
+            return Some(format!(
+                "its approval anew, {words}: what would run is not what was approved, because its base job or the \
+                 configuration changed"
+            ));
         }
-        Decision::waiting(format!(
-            "the approval of somebody other than {by}, as a {tier} blast radius without a commit needs; this \
-             version of consign cannot take it yet: commit the action, or cancel this one"
-        ))
+        (approval.rule != words).then(|| {
+            format!("its approval anew: the rules changed, it was {} and has to be {words}", approval.rule)
+        })
     }
 }
 

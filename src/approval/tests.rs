@@ -3,7 +3,9 @@ use jiff::Timestamp;
 use super::*;
 use crate::{
     dispatch::shape::{Mount, Shape},
+    formula::Body,
     ids::{ActionId, BotName, Revision, SecretName},
+    lifecycle::Event,
 };
 
 fn rules(extra: Vec<Rule>) -> Rules {
@@ -123,6 +125,23 @@ fn what_is_submitted_needs_its_tiers_approval_and_that_of_all_submissions() {
         let decision = decision(blast_radius, submitted);
         assert!(matches!(decision, Decision::Waiting { .. }), "{blast_radius:?} {submitted:?}");
     }
+}
+
+#[test]
+fn an_approval_holds_for_its_rule_and_digest_alone() {
+    let old = rules(vec![]);
+    let body = Some(Body::Program("true".to_owned()));
+    let mut job = committed(Work { body, ..work(Some(BlastRadius::Low), &[]) });
+    let before = old.withdraws(&job, "d").unwrap();
+    assert!(before.contains("earlier version"), "{before}");
+    let Decision::Approved(approval) = old.decide(&job, "d".to_owned()) else { panic!() };
+    job.apply(Event::Approved(approval), Timestamp::UNIX_EPOCH).unwrap();
+    assert_eq!(old.withdraws(&job, "d"), None);
+    assert!(old.withdraws(&job, "e").unwrap().contains("its base job or the configuration changed"));
+    let stricter = Rules { low: Requirement::Signed, ..rules(vec![]) };
+    assert!(stricter.withdraws(&job, "d").unwrap().contains("has to be signed (low blast radius)"));
+    let tier = Rule { blast_radius: Some(BlastRadius::Low), ..Rule::default() };
+    assert!(rules(vec![tier]).withdraws(&job, "d").unwrap().contains("by the rule for everything"));
 }
 
 #[test]

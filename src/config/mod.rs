@@ -124,6 +124,9 @@ pub struct Approval {
     pub medium: Requirement,
     pub high: Requirement,
     pub api: Requirement,
+    pub signers: PathBuf,
+    pub revoked: PathBuf,
+    pub openpgp_keys: PathBuf,
     #[serde(default)]
     pub rule: Vec<Rule>,
 }

@@ -19,6 +19,8 @@ pub enum Subject {
     OpsRepo,
     /// The ops repo, when results are pushed.
     Results,
+    /// The evidence that approvals need.
+    Approvals,
     /// The ops repo's history was rewritten.
     History,
     /// The agent's own store.
@@ -34,8 +36,8 @@ pub struct Health {
 
 impl Subject {
     /// Every subject.
-    pub const ALL: [Self; 6] =
-        [Self::Nomad, Self::Vault, Self::OpsRepo, Self::Results, Self::History, Self::Store];
+    pub const ALL: [Self; 7] =
+        [Self::Nomad, Self::Vault, Self::OpsRepo, Self::Results, Self::Approvals, Self::History, Self::Store];
 
     /// The word for it.
     #[must_use]
@@ -45,6 +47,7 @@ impl Subject {
             Self::Vault => "vault",
             Self::OpsRepo => "ops repo",
             Self::Results => "results",
+            Self::Approvals => "approvals",
             Self::History => "history",
             Self::Store => "store",
         }

@@ -80,6 +80,15 @@ enum LookError {
     Ending,
 }
 
+/// What is kept from look to look.
+#[derive(Debug)]
+struct Kept {
+    /// When the history was last found rewritten.
+    rewritten_at: Option<Instant>,
+    /// What the files with keys said; `None` where one could not be read.
+    keys: Option<Vec<Vec<u8>>>,
+}
+
 /// What one look came to.
 #[derive(Debug, PartialEq, Eq)]
 enum Looked {
@@ -98,15 +107,15 @@ impl Watch {
             Pause::new(Duration::from_millis(500), Duration::from_secs(15).min(self.interval * 4));
         let mut again = Pause::new(AGAIN, self.interval.max(AGAIN));
         let mut looks = 0;
-        let mut rewritten_at = None;
+        let mut kept = Kept { rewritten_at: None, keys: self.repo.settings().keys.contents().ok() };
         loop {
             let looked = tokio::select! {
                 () = ending.cancelled() => return Ok(()),
-                looked = self.look(&mut rewritten_at) => looked,
+                looked = self.look(&mut kept) => looked,
             };
-            if rewritten_at.is_some_and(|at: Instant| at.elapsed() >= REWRITE_SHOWN) {
+            if kept.rewritten_at.is_some_and(|at| at.elapsed() >= REWRITE_SHOWN) {
                 self.health.clear(Subject::History);
-                rewritten_at = None;
+                kept.rewritten_at = None;
             }
             let wait = match looked {
                 Ok(found) => {
@@ -141,7 +150,12 @@ impl Watch {
         }
     }
 
-    async fn look(&self, rewritten_at: &mut Option<Instant>) -> Result<Looked, LookError> {
+    async fn look(&self, kept: &mut Kept) -> Result<Looked, LookError> {
+        let keys = self.repo.settings().keys.contents().ok();
+        if kept.keys != keys {
+            self.inbox.send(Message::KeysChanged).await.map_err(|_| LookError::Ending)?;
+            kept.keys = keys;
+        }
         let tips = self.repo.tips().await?;
         match &tips.owner {
             Some(owner) if *owner == self.claim => {}
@@ -160,7 +174,7 @@ impl Watch {
         let findings =
             look::look(&self.repo, before.as_ref(), tip, tips.results.as_ref(), &self.rules).await?;
         if findings.rewritten {
-            *rewritten_at = Some(Instant::now());
+            kept.rewritten_at = Some(Instant::now());
             self.health.report(
                 Subject::History,
                 format!("the branch's history was rewritten before {tip}: nothing was cancelled or run again by it"),

@@ -37,7 +37,13 @@ pub(super) fn examine(config: &Config, tokens: &Tokens) -> Vec<Finding> {
             Finding::failure(SUBJECT, format!("[server] tokens_file: {}", chain(&error)), remedy)
         }
     });
-    let public = [("[vault] ca_cert", &config.vault.ca_cert), ("[nomad] ca_cert", &config.nomad.ca_cert)];
+    let public = [
+        ("[vault] ca_cert", &config.vault.ca_cert),
+        ("[nomad] ca_cert", &config.nomad.ca_cert),
+        ("[approval] signers", &config.approval.signers),
+        ("[approval] revoked", &config.approval.revoked),
+        ("[approval] openpgp_keys", &config.approval.openpgp_keys),
+    ];
     for (key, path) in public {
         let Some(path) = given(path) else { continue };
         findings.push(match File::open(path) {

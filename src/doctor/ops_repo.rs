@@ -131,7 +131,7 @@ fn takes_pushes(configuration: &str) -> bool {
 }
 
 fn remedy(error: &Error) -> String {
-    if matches!(error, Error::Spawn(_) | Error::OldGit { .. }) {
+    if matches!(error, Error::Spawn { .. } | Error::OldGit { .. }) {
         return "Install git 2.36 or newer and have it on the agent's PATH.".to_owned();
     }
     match error.kind() {

@@ -70,8 +70,11 @@ pub(super) async fn metrics(State(app): State<App>) -> Result<Response, Problem>
 const fn label(subject: Subject) -> &'static str {
     match subject {
         Subject::OpsRepo => "ops_repo",
-        Subject::Nomad | Subject::Vault | Subject::Results | Subject::History | Subject::Store => {
-            subject.as_str()
-        }
+        Subject::Nomad
+        | Subject::Vault
+        | Subject::Results
+        | Subject::Approvals
+        | Subject::History
+        | Subject::Store => subject.as_str(),
     }
 }

@@ -8,9 +8,14 @@ use crate::ids::Revision;
 /// An operation on the ops repo that did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The `git` program did not start.
-    #[error("could not start git, which has to be on PATH")]
-    Spawn(#[source] io::Error),
+    /// A program did not start.
+    #[error("could not start {program}, which has to be on PATH")]
+    Spawn {
+        /// The program: git, or one that verifies signatures.
+        program: &'static str,
+        /// What the operating system said.
+        source: io::Error,
+    },
     /// The pipes to and from git broke.
     #[error("could not {operation}: lost the connection to the git process")]
     Pipe {
@@ -112,6 +117,16 @@ pub enum Error {
         /// What git or ssh-keygen said.
         stderr: String,
     },
+    /// A file with keys whose signatures count, or do not, cannot be read.
+    #[error("could not read {setting} {}", path.display())]
+    Keys {
+        /// The key of the configuration.
+        setting: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
     /// `refs/consign/owner` does not hold what consign writes there.
     #[error("refs/consign/owner is at {revision}, which is no claim that this version can read")]
     UnreadableOwner {
@@ -152,12 +167,13 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Spawn(_)
+            Self::Spawn { .. }
             | Self::OldGit { .. }
             | Self::Setting { .. }
             | Self::EmptyRemote { .. }
             | Self::CheckedOut { .. }
             | Self::Signing { .. }
+            | Self::Keys { .. }
             | Self::UnreadableOwner { .. } => ErrorKind::Misconfigured,
             Self::Pipe { .. } | Self::Mirror { .. } => ErrorKind::Local,
             Self::TimedOut { .. } => ErrorKind::Unreachable,

@@ -22,6 +22,8 @@ use tokio::{
 
 use super::{Error, remote::redact};
 
+const GIT: &str = "git";
+
 /// The oldest git that works: `core.fsync`, `safe.directory` and `--porcelain` behave from here on.
 pub(super) const MINIMUM_VERSION: (u32, u32) = (2, 36);
 
@@ -72,6 +74,7 @@ pub(super) struct Git {
 /// One run of git.
 #[derive(Debug)]
 pub(super) struct Invocation {
+    program: &'static str,
     operation: &'static str,
     arguments: Vec<OsString>,
     environment: Vec<(&'static str, OsString)>,
@@ -97,6 +100,7 @@ impl Invocation {
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
     ) -> Self {
         Self {
+            program: GIT,
             operation,
             arguments: arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect(),
             environment: Vec::new(),
@@ -122,6 +126,12 @@ impl Invocation {
     pub(super) fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self
+    }
+
+    /// Runs another program than git, in the same surroundings.
+    pub(super) fn program(mut self, program: &'static str) -> Self {
+        self.program = program;
+        self.outside()
     }
 
     /// Runs without a repository.
@@ -177,7 +187,8 @@ impl Git {
     pub(super) async fn run(&self, invocation: Invocation) -> Result<Ended, Error> {
         let Invocation { operation, input, limit, .. } = &invocation;
         let (operation, limit) = (*operation, *limit);
-        let mut child = self.command(&invocation).spawn().map_err(Error::Spawn)?;
+        let child = self.command(&invocation).spawn();
+        let mut child = child.map_err(|source| Error::Spawn { program: invocation.program, source })?;
         let group = Group::of(&child);
         let exchanged = timeout(limit, exchange(&mut child, input.as_deref())).await;
         match exchanged {
@@ -201,7 +212,7 @@ impl Git {
 
     /// The process with its whole environment.
     fn command(&self, invocation: &Invocation) -> Command {
-        let mut command = Command::new("git");
+        let mut command = Command::new(invocation.program);
         command.env_clear();
         for name in PASSED_ON {
             if let Some(value) = std::env::var_os(name) {

@@ -250,7 +250,7 @@ impl OpsRepo {
     }
 }
 
-/// Refuses settings that git would misread.
+/// Refuses settings that git would misread, and keys that cannot be read.
 fn check(settings: &Settings) -> Result<(), Error> {
     for (setting, folder) in
         [("the actions folder", &settings.actions), ("the formulas folder", &settings.formulas)]
@@ -273,14 +273,14 @@ fn check(settings: &Settings) -> Result<(), Error> {
             return Err(Error::Setting { setting, value: text.clone(), reason });
         }
     }
-    Ok(())
+    settings.keys.contents().map(drop)
 }
 
-fn private_folder(path: &Path) -> io::Result<()> {
+pub(super) fn private_folder(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-fn private_file(path: &Path, text: &str) -> io::Result<()> {
+pub(super) fn private_file(path: &Path, text: &str) -> io::Result<()> {
     use io::Write as _;
     let new = path.with_extension("new");
     match fs::remove_file(&new) {

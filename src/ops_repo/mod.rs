@@ -6,6 +6,9 @@
 //! (`objects`): there is no work tree, so no hook, filter or symbolic link of the repo ever acts here.
 //! Hooks of a remote on the same machine do not run for pushes from here either.
 //!
+//! Where approvals need evidence, `history` tells which commits gave a file its content, and `signature` what
+//! their signatures are worth.
+//!
 //! What is written is result files (`publish`), as a commit on the tip that the remote is known to
 //! have and accepted only while it still has it, and one reference, `refs/consign/owner` (`owner`),
 //! that names the store which works for this repo. Both are compare-and-set: nobody's work is ever
@@ -21,16 +24,21 @@ use crate::ids::Revision;
 
 mod error;
 mod git;
+mod history;
 mod mirror;
 mod objects;
 mod owner;
 mod publish;
 mod remote;
+mod signature;
+#[cfg(test)]
+mod signature_tests;
 #[cfg(test)]
 mod tests;
 
 pub use error::{ClaimError, Error, ErrorKind};
 pub use remote::RemoteUrl;
+pub use signature::Keys;
 
 /// What this room has to know.
 #[derive(Debug, Clone)]
@@ -53,6 +61,8 @@ pub struct Settings {
     pub results_branch: Option<String>,
     /// The ssh key that signs result commits.
     pub signing_key: Option<PathBuf>,
+    /// Whose signatures on commits count.
+    pub keys: Keys,
 }
 
 /// The ops repo, as one agent sees it. Calls may overlap; those that write take turns.

@@ -26,7 +26,7 @@ impl OpsRepo {
     }
 
     /// Whether the mirror holds the commit.
-    pub(super) async fn has_commit(&self, revision: &Revision) -> Result<bool, Error> {
+    pub async fn has_commit(&self, revision: &Revision) -> Result<bool, Error> {
         let object = format!("{revision}^{{commit}}");
         let ended = self.git.run(Invocation::new("look up a commit", ["cat-file", "-e", &object])).await?;
         Ok(ended.succeeded())

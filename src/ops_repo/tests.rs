@@ -4,26 +4,32 @@ use std::{path::Path, process::Command, time::Instant};
 
 use super::*;
 
-struct Bench {
+pub(super) struct Bench {
     folder: tempfile::TempDir,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let bench = Self { folder: tempfile::tempdir().unwrap() };
         bench.git(&["init", "-q", "--bare", "-b", "main", "remote.git"]);
         bench.git(&["init", "-q", "-b", "main", "work"]);
         bench
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    fn git(&self, arguments: &[&str]) -> String {
+    pub(super) fn git(&self, arguments: &[&str]) -> String {
+        self.git_with(arguments, &[])
+    }
+
+    /// The same with these environment variables.
+    pub(super) fn git_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> String {
         let output = Command::new("git")
             .args(["-c", "user.name=u", "-c", "user.email=u@x", "-c", "safe.directory=*"])
             .args(arguments)
+            .envs(environment.iter().copied())
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .current_dir(self.path())
@@ -45,7 +51,7 @@ impl Bench {
         Revision::parse(&self.git(&["-C", "work", "rev-parse", "HEAD"])).unwrap()
     }
 
-    fn settings(&self, mirror: &str) -> Settings {
+    pub(super) fn settings(&self, mirror: &str) -> Settings {
         Settings {
             remote: RemoteUrl::parse(self.path().join("remote.git").to_str().unwrap()).unwrap(),
             branch: "main".to_owned(),
@@ -56,6 +62,7 @@ impl Bench {
             author_email: "consign@localhost".to_owned(),
             results_branch: None,
             signing_key: None,
+            keys: Keys::default(),
         }
     }
 
@@ -68,7 +75,7 @@ fn result(path: &str, text: &str) -> ResultEntry {
     ResultEntry { path: path.to_owned(), content: text.as_bytes().to_vec() }
 }
 
-async fn update(repo: &OpsRepo) -> Tips {
+pub(super) async fn update(repo: &OpsRepo) -> Tips {
     let tips = repo.tips().await.unwrap();
     repo.fetch(&tips).await.unwrap();
     tips

@@ -28,7 +28,7 @@ pub use self::{
 use super::{
     adopt,
     meet::Met,
-    plan::{self, Context, Next, Seen, Step},
+    plan::{self, Context, Judgement, Next, Seen, Step},
     scan::{self, Scan},
     step::{self, Performed, Rooms},
 };
@@ -54,6 +54,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 pub enum Message {
     /// A look at the ops repo; answered when it is on record.
     Found(Findings, oneshot::Sender<Result<TakenOver, store::Error>>),
+    /// The keys changed whose signatures count.
+    KeysChanged,
     /// Nomad's events.
     Heard(Vec<nomad::Event>),
     /// A scan of Nomad.
@@ -97,7 +99,7 @@ struct Slot {
     busy: bool,
     /// What came in while a step was under way.
     deferred: Vec<Event>,
-    /// Whether an action that it waits for ended while a step was under way.
+    /// Whether an action that it waits for ended, or evidence of its approval changed, while a step was under way.
     told: bool,
     /// Whether it has a place in the queue, or had one: what `when_full` says is decided once.
     lined_up: bool,
@@ -190,6 +192,7 @@ impl Driver {
     pub async fn run(mut self, ending: CancellationToken) {
         let following =
             tokio::spawn(scan::follow(Arc::clone(&self.rooms), self.sender.clone(), ending.clone()));
+        self.withdraw_outdated().await;
         self.consider_all();
         loop {
             while let Some(job_id) = self.unsettled.pop() {
@@ -230,9 +233,11 @@ impl Driver {
         match message {
             Message::Found(findings, reply) => {
                 let taken = self.take_over(findings).await;
+                self.evidence_changed();
                 // Whoever asked may be gone.
                 drop(reply.send(taken));
             }
+            Message::KeysChanged => self.evidence_changed(),
             Message::Heard(events) => {
                 for event in events {
                     match event {
@@ -364,7 +369,10 @@ impl Driver {
                 for allocation in heard.allocations.into_values() {
                     slot.seen.take(allocation);
                 }
-                slot.seen.consulted &= !std::mem::take(&mut slot.told);
+                if std::mem::take(&mut slot.told) {
+                    slot.seen.consulted = false;
+                    slot.seen.judgement = Judgement::Due;
+                }
             }
             Err(error) => {
                 let (name, told) = (slot.job.name(), crate::telemetry::chain(&error));
@@ -450,6 +458,34 @@ impl Driver {
         for job_id in waiting {
             if let Some(slot) = self.slots.get_mut(&job_id) {
                 slot.seen.consulted = false;
+                // A look that is under way may be too early.
+                slot.told |= slot.busy;
+            }
+            self.consider(job_id);
+        }
+    }
+
+    /// Takes approvals away that the present rules and base jobs would not give: both may be others than at the last
+    /// start.
+    async fn withdraw_outdated(&mut self) {
+        let approved = |slot: &Slot| slot.job.stage <= Stage::Queued && slot.job.approved_by.is_some();
+        let withdrawn = |(job_id, slot): (&JobId, &Slot)| {
+            approved(slot).then(|| self.rooms.withdrawn(&slot.job))?.map(|event| (*job_id, event))
+        };
+        let outdated: Vec<(JobId, Event)> = self.slots.iter().filter_map(withdrawn).collect();
+        for (job_id, event) in outdated {
+            self.tell_slot(job_id, event).await;
+        }
+    }
+
+    /// Has everything decided anew that is not approved: the branch or the keys changed.
+    fn evidence_changed(&mut self) {
+        let unapproved = |slot: &Slot| slot.job.stage == Stage::Waiting && slot.job.approved_by.is_none();
+        let waiting: Vec<JobId> =
+            self.slots.iter().filter(|(_, slot)| unapproved(slot)).map(|(job_id, _)| *job_id).collect();
+        for job_id in waiting {
+            if let Some(slot) = self.slots.get_mut(&job_id) {
+                slot.seen.judgement = Judgement::Due;
                 // A look that is under way may be too early.
                 slot.told |= slot.busy;
             }

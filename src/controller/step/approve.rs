@@ -8,9 +8,10 @@ use super::{
         plan::{Judgement, Seen},
     },
     Error, Rooms,
+    provenance::Unfounded,
 };
 use crate::{
-    approval::{Decision, Requirement, digest},
+    approval::{Decision, Requirement, digest, signed},
     lifecycle::{Event, Job, Origin},
 };
 
@@ -22,6 +23,14 @@ impl Rooms {
             Decision::Approved(approval) => Event::Approved(approval),
             Decision::Waiting { reason, .. } => Event::Unapproved { reason, digest },
         }
+    }
+
+    /// What takes the approval of a job away, where that is not what the present rules ask for or would run
+    /// something else.
+    pub(in super::super) fn withdrawn(&self, job: &Job) -> Option<Event> {
+        let digest = self.digest(job);
+        let reason = self.approval.withdraws(job, &digest)?;
+        Some(Event::Unapproved { reason, digest })
     }
 
     /// Gathers what shows whether a job may run, and decides.
@@ -46,20 +55,17 @@ impl Rooms {
     /// approval is withdrawn and it waits to be decided anew; gives whether that is so.
     pub(super) async fn withdraw_approval(&self, job: &mut Job, seen: &mut Seen) -> Result<bool, Error> {
         let digest = self.digest(job);
-        let reason = match (&job.approval, self.judge(job, digest.clone()).await?) {
-            (None, _) => "it was approved by an earlier version of consign".to_owned(),
-            (Some(before), Decision::Approved(now)) if before.digest != now.digest => {
-                "what would run is not what was approved: its base job or the configuration changed"
-                    .to_owned()
-            }
-            (Some(before), Decision::Approved(now)) if before.rule != now.rule => {
-                format!("the approval rules changed: it was {}, and has to be {}", before.rule, now.rule)
-            }
-            (Some(_), Decision::Approved(_)) => return Ok(false),
-            (Some(_), Decision::Waiting { reason, .. }) => reason,
+        let event = match self.withdrawn(job) {
+            Some(event) => event,
+            // Nobody can be asked again for the word that was given for submitted work.
+            None if !matches!(job.origin, Origin::Action { .. }) => return Ok(false),
+            None => match self.judge(job, digest.clone()).await? {
+                Decision::Approved(_) => return Ok(false),
+                Decision::Waiting { reason, .. } => Event::Unapproved { reason, digest },
+            },
         };
         seen.judgement = Judgement::Due;
-        self.record(job, Event::Unapproved { reason, digest }).await?;
+        self.record(job, event).await?;
         Ok(true)
     }
 
@@ -67,9 +73,15 @@ impl Rooms {
     async fn judge(&self, job: &Job, digest: String) -> Result<Decision, Error> {
         let need = self.approval.classify(&job.work);
         match (need.requirement, &job.origin) {
-            (Requirement::Signed | Requirement::Review, Origin::Action { .. }) => {
-                let reason = format!("{}: this version of consign cannot check it yet", need.rule);
-                Ok(Decision::Waiting { reason, again: None })
+            (Requirement::Signed, Origin::Action { .. }) => match self.provenance(job).await {
+                Ok(files) => Ok(signed::judge(need, &files, digest)),
+                Err(Unfounded::Because(reason)) => {
+                    Ok(Decision::waiting(format!("its approval, {}: {reason}", need.rule)))
+                }
+                Err(Unfounded::OpsRepo(error)) => Err(error.into()),
+            },
+            (Requirement::Review, Origin::Action { .. }) => {
+                Ok(Decision::waiting(format!("{}: this version of consign cannot check it yet", need.rule)))
             }
             _ => Ok(self.approval.decide(job, digest)),
         }

@@ -3,6 +3,7 @@
 mod approve;
 mod conclude;
 mod launch;
+mod provenance;
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -103,7 +104,7 @@ pub enum Error {
     /// Vault.
     #[error("{0}")]
     Grant(#[from] grant::Error),
-    /// The ops repo.
+    /// The ops repo, which has the evidence of approvals.
     #[error("{0}")]
     OpsRepo(#[from] ops_repo::Error),
     /// The store.
@@ -124,7 +125,7 @@ impl Error {
         match self {
             Self::Nomad(_) | Self::BaseJob(_) => Subject::Nomad,
             Self::Grant(_) => Subject::Vault,
-            Self::OpsRepo(_) => Subject::OpsRepo,
+            Self::OpsRepo(_) => Subject::Approvals,
             Self::Store(_) | Self::Illegal(_) => Subject::Store,
         }
     }
