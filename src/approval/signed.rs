@@ -85,8 +85,8 @@ pub fn judge(need: Need, files: &[Provenance], digest: String) -> Decision {
 
 fn waiting(need: &Need, fault: &str) -> Decision {
     Decision::waiting(format!(
-        "its approval, {}: {fault}; let an allowed signer commit that content with a signature, for example by \
-         changing the context",
+        "its approval, {}: {fault}; let an allowed signer commit a change to it with a signature (a comment is \
+         enough), and where it is the formula, then one to the action, so that both are read again",
         need.rule
     ))
 }

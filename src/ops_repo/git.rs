@@ -231,6 +231,7 @@ impl Git {
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_LITERAL_PATHSPECS", "1")
             .env("GIT_NO_REPLACE_OBJECTS", "1")
+            .env("GIT_GRAFT_FILE", "/dev/null")
             .env("GIT_PAGER", "cat")
             .envs(invocation.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.home)

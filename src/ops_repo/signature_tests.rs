@@ -289,7 +289,13 @@ async fn replaced_grafted_and_shallow_histories_hide_nothing() {
     let replaced = repository.join("refs/replace");
     fs::create_dir_all(&replaced).unwrap();
     fs::write(replaced.join(second.as_str()), format!("{first}\n")).unwrap();
+    fs::create_dir_all(repository.join("info")).unwrap();
+    fs::write(repository.join("info/grafts"), format!("{second}\n")).unwrap();
     assert_eq!(repo.origins(&second, FILE).await.unwrap(), [second.clone()]);
+    let third = signing.commit("1", None);
+    let repo = signing.mirrored(Keys::default()).await;
+    fs::write(repository.join("info/grafts"), format!("{third} {first}\n")).unwrap();
+    assert_eq!(repo.origins(&third, FILE).await.unwrap(), [third]);
     assert!(repo.origins(&second, "actions/b\n.toml").await.unwrap().is_empty());
     fs::write(repository.join("shallow"), format!("{second}\n")).unwrap();
     assert!(repo.origins(&second, FILE).await.unwrap().is_empty());

@@ -33,6 +33,7 @@ mod rewrites;
 mod secrets;
 mod servers;
 mod sidecar;
+mod signed;
 mod submit;
 mod support;
 mod training;

@@ -232,8 +232,12 @@ impl Driver {
     async fn hear(&mut self, message: Message) {
         match message {
             Message::Found(findings, reply) => {
+                // Results alone change no evidence.
+                let changed = findings.rewritten || !findings.files.is_empty();
                 let taken = self.take_over(findings).await;
-                self.evidence_changed();
+                if changed {
+                    self.evidence_changed();
+                }
                 // Whoever asked may be gone.
                 drop(reply.send(taken));
             }

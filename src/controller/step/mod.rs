@@ -31,6 +31,8 @@ use crate::{
 /// How many dispatches are sent at a time: Nomad takes three times as many over eight connections as
 /// over one, and no more beyond.
 const DISPATCHES: usize = 8;
+/// How many jobs' evidence is gathered at a time: for each, git is started a dozen times.
+const JUDGEMENTS: usize = 4;
 /// How many logs are fetched at a time.
 const COLLECTIONS: usize = 16;
 
@@ -75,12 +77,17 @@ pub struct Rooms {
 #[derive(Debug)]
 pub struct Permits {
     dispatches: Semaphore,
+    judgements: Semaphore,
     collections: Semaphore,
 }
 
 impl Default for Permits {
     fn default() -> Self {
-        Self { dispatches: Semaphore::new(DISPATCHES), collections: Semaphore::new(COLLECTIONS) }
+        Self {
+            dispatches: Semaphore::new(DISPATCHES),
+            judgements: Semaphore::new(JUDGEMENTS),
+            collections: Semaphore::new(COLLECTIONS),
+        }
     }
 }
 

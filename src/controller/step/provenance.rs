@@ -23,6 +23,7 @@ pub(super) enum Unfounded {
 impl Rooms {
     /// The commits that gave action and formula their content, with their signatures as they are worth now.
     pub(super) async fn provenance(&self, job: &Job) -> Result<Vec<Provenance>, Unfounded> {
+        let _permit = self.permits.judgements.acquire().await;
         let mut files = Vec::new();
         for (path, origins) in self.origins(job).await? {
             let mut commits = Vec::new();

@@ -48,15 +48,29 @@ impl Git {
     /// again where the branch moved meanwhile.
     pub(crate) fn commit_work(&self, message: &str, work: impl Fn(&Path)) -> String {
         loop {
-            self.clone(&["fetch", "--quiet", "origin", "main"]);
-            self.clone(&["reset", "--quiet", "--hard", "FETCH_HEAD"]);
-            work(&self.clone);
-            self.clone(&["add", "--all"]);
-            self.clone(&["commit", "--quiet", "--allow-empty", "--message", message]);
+            let revision = self.commit_aside(message, &work);
             // A result that was pushed in between moved the branch: begin again on top of it.
             if run(&self.clone, &["push", "--quiet", "origin", "HEAD:main"]).is_ok() {
-                return self.clone(&["rev-parse", "HEAD"]).trim().to_owned();
+                return revision;
             }
+        }
+    }
+
+    /// The same without pushing it: a commit to merge.
+    pub(crate) fn commit_aside(&self, message: &str, work: impl Fn(&Path)) -> String {
+        self.clone(&["fetch", "--quiet", "origin", "main"]);
+        self.clone(&["reset", "--quiet", "--hard", "FETCH_HEAD"]);
+        work(&self.clone);
+        self.clone(&["add", "--all"]);
+        self.clone(&["commit", "--quiet", "--allow-empty", "--message", message]);
+        self.clone(&["rev-parse", "HEAD"]).trim().to_owned()
+    }
+
+    /// Has commits signed from now on as these settings of git's say; without any, not signed.
+    pub(crate) fn sign_with(&self, settings: &[(&str, &str)]) {
+        self.clone(&["config", "commit.gpgsign", if settings.is_empty() { "false" } else { "true" }]);
+        for (key, value) in settings {
+            self.clone(&["config", key, value]);
         }
     }
 
@@ -80,7 +94,8 @@ impl Git {
         run(&self.bare, arguments).unwrap()
     }
 
-    fn clone(&self, arguments: &[&str]) -> String {
+    /// Runs git in the clone.
+    pub(crate) fn clone(&self, arguments: &[&str]) -> String {
         run(&self.clone, arguments).unwrap()
     }
 }
