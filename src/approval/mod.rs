@@ -159,8 +159,11 @@ impl Rules {
     /// The rule that a job's approval names, in words: what it needs by the present rules.
     #[must_use]
     pub fn words(&self, job: &Job) -> String {
-        let rule = self.classify(&job.work).rule;
+        let Need { requirement, rule, .. } = self.classify(&job.work);
         match &job.origin {
+            Origin::Submitted { by, .. } if self.submitted > requirement => {
+                format!("submitted by {by}, {} by [approval] api, formula {rule}", self.submitted.as_str())
+            }
             Origin::Submitted { by, .. } => format!("submitted by {by}, formula {rule}"),
             Origin::Action { .. } | Origin::Hand { .. } => rule,
         }

@@ -142,6 +142,13 @@ fn an_approval_holds_for_its_rule_and_digest_alone() {
     assert!(stricter.withdraws(&job, "d").unwrap().contains("has to be signed (low blast radius)"));
     let tier = Rule { blast_radius: Some(BlastRadius::Low), ..Rule::default() };
     assert!(rules(vec![tier]).withdraws(&job, "d").unwrap().contains("by the rule for everything"));
+
+    job.origin = Origin::Submitted { by: "ann".to_owned(), revision: revision() };
+    let Decision::Approved(approval) = old.decide(&job, "d".to_owned()) else { panic!() };
+    job.apply(Event::Approved(approval), Timestamp::UNIX_EPOCH).unwrap();
+    assert_eq!(old.withdraws(&job, "d"), None);
+    let stricter = Rules { submitted: Requirement::Review, ..rules(vec![]) };
+    assert!(stricter.withdraws(&job, "d").unwrap().contains("review by [approval] api"));
 }
 
 #[test]

@@ -11,8 +11,10 @@ use crate::{approval::signed::Signature, ids::Revision};
 
 const OPERATION: &str = "verify a commit's signature";
 
-/// How gpg is to see the keys: those that it is given are all taken for genuine, and no others are looked for.
-const GPG_CONFIGURATION: &str = "trust-model always\nno-auto-key-retrieve\ndisable-dirmngr\nbatch\n";
+/// How gpg is to see the keys: those that it is given are all taken for genuine, no others are looked for, and no
+/// process of its own outlives it.
+const GPG_CONFIGURATION: &str =
+    "trust-model always\nno-auto-key-retrieve\ndisable-dirmngr\nno-autostart\nbatch\n";
 
 /// Whose signatures count. The files are read at each verification, so that a change counts at once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,8 +29,7 @@ pub struct Keys {
 
 impl Keys {
     /// Every file, by the key of the configuration that names it.
-    #[must_use]
-    pub fn files(&self) -> [(&'static str, Option<&PathBuf>); 3] {
+    fn files(&self) -> [(&'static str, Option<&PathBuf>); 3] {
         [
             ("[approval] signers", self.signers.as_ref()),
             ("[approval] revoked", self.revoked.as_ref()),

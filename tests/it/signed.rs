@@ -66,7 +66,7 @@ impl Signed {
         self.commit(by, &format!("actions/{id}.toml"), &action(id, formula, ""))
     }
 
-    async fn show(&self, id: &str) -> Value {
+    fn show(&self, id: &str) -> Value {
         let shown = self.world.consign(&["show", id, "--json"]).env("CONSIGN_TOKEN", &self.token).output();
         serde_json::from_slice(&shown.unwrap().stdout).unwrap_or_default()
     }
@@ -74,7 +74,7 @@ impl Signed {
     /// Waits until a job is said to wait for something, in all these words.
     async fn waits(&self, id: &str, words: &[&str]) -> Value {
         wait_for(&format!("{id} to wait for {words:?}"), LIMIT, async || {
-            let shown = self.show(id).await;
+            let shown = self.show(id);
             let said = shown["waits_for"].as_str().unwrap_or_default();
             let all = shown["state"] == "waiting" && words.iter().all(|word| said.contains(word));
             if all { Ok(shown) } else { Err(shown.to_string()) }
@@ -234,13 +234,13 @@ async fn what_changes_between_approval_and_launch_takes_the_approval_away() {
     let base = signed.commit_action("ann", "holder", "held");
     let queued = async |id: &str| {
         wait_for(&format!("{id} to be queued"), LIMIT, async || {
-            let shown = signed.show(id).await;
+            let shown = signed.show(id);
             if shown["state"] == "queued" { Ok(shown) } else { Err(shown.to_string()) }
         })
         .await
     };
     wait_for("holder to work", LIMIT, async || {
-        let shown = signed.show("holder").await;
+        let shown = signed.show("holder");
         if shown["state"] == "working" { Ok(()) } else { Err(shown.to_string()) }
     })
     .await;
@@ -269,10 +269,15 @@ async fn what_changes_between_approval_and_launch_takes_the_approval_away() {
     let config = fs::read_to_string(world.path("consign.toml")).unwrap();
     let rule = "[[approval.rule]]\nformula = \"note\"\nrequire = \"signed\"\nsigners = [\"boss@*\"]\n";
     fs::write(world.path("consign.toml"), format!("{config}{rule}")).unwrap();
-    let _agent = signed.agent().await;
+    let agent = signed.agent().await;
     let words = ["signed by boss@*", "by the rule for formula note", "ann@x, who is not among those"];
     signed.waits("stricter", &words).await;
     fs::write(world.path("go"), "").unwrap();
     ends(&world.result("holder-2", LIMIT).await, "succeeded", "success");
     assert!(world.ledger_lines().is_empty());
+    agent.kill();
+    fs::write(world.path("consign.toml"), config).unwrap();
+    let _agent = signed.agent().await;
+    ends(&world.result("stricter", LIMIT).await, "succeeded", "success");
+    assert_eq!(world.ledger_lines(), ["stricter"]);
 }

@@ -473,10 +473,9 @@ impl Driver {
     /// start.
     async fn withdraw_outdated(&mut self) {
         let approved = |slot: &Slot| slot.job.stage <= Stage::Queued && slot.job.approved_by.is_some();
-        let withdrawn = |(job_id, slot): (&JobId, &Slot)| {
-            approved(slot).then(|| self.rooms.withdrawn(&slot.job))?.map(|event| (*job_id, event))
-        };
-        let outdated: Vec<(JobId, Event)> = self.slots.iter().filter_map(withdrawn).collect();
+        let outdated = self.slots.iter().filter(|(_, slot)| approved(slot));
+        let outdated: Vec<(JobId, Event)> =
+            outdated.filter_map(|(job_id, slot)| Some((*job_id, self.rooms.withdrawn(&slot.job)?))).collect();
         for (job_id, event) in outdated {
             self.tell_slot(job_id, event).await;
         }
