@@ -9,6 +9,8 @@ pub mod signed;
 
 use std::time::Duration;
 
+pub mod review;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
