@@ -18,6 +18,7 @@ pub mod diagnostic;
 pub mod dispatch;
 pub mod doctor;
 pub mod duration;
+pub mod forge;
 pub mod formula;
 pub mod grant;
 pub mod hexadecimal;

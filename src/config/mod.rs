@@ -26,6 +26,7 @@ use crate::{
         mount::{self, Alias},
     },
     duration::Span,
+    forge,
     ids::{BotName, SecretName},
 };
 
@@ -49,6 +50,8 @@ pub struct Config {
     pub nomad: Nomad,
     pub vault: Vault,
     pub approval: Approval,
+    #[serde(default)]
+    pub forge: BTreeMap<String, Forge>,
     pub limits: Limits,
     pub queue: Queue,
     pub shapes: limits::Limits,
@@ -129,6 +132,27 @@ pub struct Approval {
     pub openpgp_keys: PathBuf,
     #[serde(default)]
     pub rule: Vec<Rule>,
+}
+
+/// A forge that reviews pull requests of the ops repo; without a default, each is named by whoever has one.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Forge {
+    /// Whose API it has.
+    pub kind: forge::Kind,
+    /// Its address; may be left out for github.com.
+    #[serde(default)]
+    pub url: String,
+    /// The repository there that is the ops repo, as `owner/name`.
+    pub repository: String,
+    /// A file with the token, read again when it changes.
+    pub token_file: PathBuf,
+    /// A file with the certificate authority.
+    #[serde(default)]
+    pub ca_cert: PathBuf,
+    /// Whether open pull requests and merged commits get commit statuses.
+    #[serde(default)]
+    pub statuses: bool,
 }
 
 /// How much is launched at a time, and how long it may wait.

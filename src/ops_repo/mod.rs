@@ -22,6 +22,7 @@ use tokio::sync::Mutex;
 
 use crate::ids::Revision;
 
+mod arrival;
 mod error;
 mod git;
 mod history;
@@ -36,6 +37,7 @@ mod signature_tests;
 #[cfg(test)]
 mod tests;
 
+pub use arrival::Arrival;
 pub use error::{ClaimError, Error, ErrorKind};
 pub use remote::RemoteUrl;
 pub use signature::Keys;

@@ -40,12 +40,13 @@ const LEVELS: &[(&str, &[&str])] = &[
             "webhook",
         ],
     ),
-    ("drivers", &["metrics", "nomad", "ops_repo", "store", "vault"]),
+    ("drivers", &["forge", "metrics", "nomad", "ops_repo", "store", "vault"]),
     (
         "effects",
         &[
             "dispatch::launch",
             "dispatch::nodes",
+            "forge::evidence",
             "grant",
             "intake",
             "track",

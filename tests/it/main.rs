@@ -16,6 +16,7 @@ mod documents;
 mod drivers;
 mod events;
 mod flood;
+mod forge;
 mod fuzz;
 mod hooks;
 mod invalid;

@@ -1,0 +1,3 @@
+//! Approval by reviewed pull requests, on a real Gitea.
+
+mod evidence;
