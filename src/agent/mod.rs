@@ -20,7 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     approval,
     artifact::Limits,
-    config::{Config, given},
+    config::{self, Config, given},
     controller::{
         adopt,
         driver::{Driver, Inbox, Rules},
@@ -28,7 +28,8 @@ use crate::{
         prune,
         publish::Publisher,
         recover::{Ground, recover},
-        step::{Permits, Progress, Rooms},
+        statuses::Statuses,
+        step::{Forges, Permits, Progress, Rooms},
         submit::Desk,
         sweep,
         watch::{self, Watch},
@@ -40,6 +41,7 @@ use crate::{
         nodes::Nodes,
         shape::Allowed,
     },
+    forge,
     grant::{self, Grants, Upkeep},
     http::{self, HookSecret},
     ids::Revision,
@@ -260,6 +262,7 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
     let base_jobs = base_jobs(config)?;
     let secret = hook_secret(config)?;
     let webhook_secret = webhook_secret(config)?;
+    let forges = forges(config)?;
     let ops = ops_settings(config, config.store.path.join("mirror.git"))?;
     let store = Store::open(&config.store.path).await?;
     let archive = Archive::open(&config.artifacts()).map_err(|error| setting("[store] artifacts", &error))?;
@@ -310,6 +313,7 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
         metrics,
         orders: driver,
         webhook_secret,
+        forges,
         desk,
         archive,
     }
@@ -337,6 +341,7 @@ struct Running<'config> {
     /// Where the HTTP API finds the driver.
     orders: Arc<OnceLock<Inbox>>,
     webhook_secret: Credential,
+    forges: Forges,
     /// Where it finds who takes submissions.
     desk: Arc<OnceLock<Desk>>,
     archive: Archive,
@@ -383,6 +388,7 @@ impl Running<'_> {
             store: self.store.clone(),
             repo: Arc::clone(&repo),
             approval: approval_rules(config),
+            forges: self.forges.clone(),
             nomad: Arc::clone(&self.nomad),
             grants: Grants::spawn(self.vault.clone(), settings),
             base_jobs: self.base_jobs.clone(),
@@ -408,6 +414,7 @@ impl Running<'_> {
             interval: config.ops.poll.0,
             wake: Arc::clone(&self.wake),
             rules: intake::Rules { allowed: allowed(config), receivers: receivers(config) },
+            asked: Arc::new(Notify::new()),
             claim,
         };
         let desk = Desk {
@@ -433,6 +440,21 @@ impl Running<'_> {
         tasks.spawn(prune::run(self.store.clone(), archive.clone(), config.store.keep.0, stopping.clone()));
         tasks.spawn(artifact::sweep(archive, config.store.artifacts_keep.0, stopping.clone()));
         tasks.spawn(sweep::run(Arc::clone(&rooms), config.nomad.variant_keep.0, stopping.clone()));
+        let forges: Vec<_> = self
+            .forges
+            .iter()
+            .filter(|(name, _)| config.forge.get(*name).is_some_and(|settings| settings.statuses))
+            .map(|(_, forge)| Arc::clone(forge))
+            .collect();
+        if !forges.is_empty() {
+            let statuses = Statuses {
+                rooms: Arc::clone(&rooms),
+                forges,
+                rules: watch.rules.clone(),
+                wake: Arc::clone(&watch.asked),
+            };
+            tasks.spawn(statuses.run(stopping.clone()));
+        }
         tasks.spawn(driver.run(stopping.clone()));
         tasks.spawn(publisher.run(stopping.clone()));
         let watched = watch.run(stopping.clone()).await;
@@ -490,6 +512,35 @@ fn collector(config: &Config, nomad: Arc<nomad::Client>, archive: Archive) -> Co
         count: config.store.artifact_count,
     };
     Collector::new(nomad, archive, limits, config.store.artifact_reserve.as_u64())
+}
+
+/// A client for each configured forge. A rule that names another one is an error.
+pub fn forges(config: &Config) -> Result<Forges, Error> {
+    let setting = |problem| Error::Setting { key: "[forge]", problem };
+    if let Some(name) = config
+        .approval
+        .rule
+        .iter()
+        .find_map(|rule| rule.forge.as_ref().filter(|name| !config.forge.contains_key(*name)))
+    {
+        return Err(setting(format!(
+            "a rule of [approval] names the forge {name:?}, which there is none of"
+        )));
+    }
+    let client = |(name, settings): (&String, &config::Forge)| {
+        let token = token("[forge] token_file", None, &settings.token_file)?;
+        let settings = forge::Settings {
+            kind: settings.kind,
+            url: settings.url.clone(),
+            repository: settings.repository.clone(),
+            token,
+            ca_cert: given(&settings.ca_cert).map(Path::to_path_buf),
+        };
+        let client = forge::Client::new(&settings)
+            .map_err(|error| setting(format!("[forge.{name}]: {}", chain(&error))))?;
+        Ok((name.clone(), Arc::new(client)))
+    };
+    config.forge.iter().map(client).collect()
 }
 
 /// What actions may ask for, as the configuration says.

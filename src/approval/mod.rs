@@ -5,18 +5,17 @@
 //! gathered and judged; nothing is approved by accident. An approval is for one [`digest`] alone.
 
 mod digest;
+pub mod review;
 pub mod signed;
 
-use std::time::Duration;
-
-pub mod review;
+use std::{num::NonZeroU8, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::digest::digest;
 use crate::{
-    action::BlastRadius,
+    action::{BlastRadius, DispatchMode},
     ids::FormulaName,
     lifecycle::{Job, Origin, Work},
     outcome::result_file::{Approval, Evidence},
@@ -51,6 +50,18 @@ pub struct Rule {
     /// Who may sign, where a signature is needed: principals of the allowed signers, user ids or fingerprints of
     /// OpenPGP keys; `*` stands for any text. Without it, everybody among the allowed signers.
     pub signers: Option<Vec<String>>,
+    /// Which forge reviews it, where a review is needed; without it, the only one that is configured.
+    pub forge: Option<String>,
+    /// How many people have to approve its pull request; without it, one.
+    pub approvals: Option<NonZeroU8>,
+    /// Of which team they have to be, as `organization/team` or a team of the repository's owner; without it, whoever
+    /// may write to the repository.
+    pub team: Option<String>,
+    /// Whether the merge by an admin of the repository counts as an approval.
+    pub admin_merge: Option<bool>,
+    /// Whether an action may say `dispatch_mode = "direct"`: then being on the branch is enough where a review would
+    /// be needed. Without it, where no review is needed.
+    pub direct: Option<bool>,
 }
 
 /// All that decides: what each tier needs, and the rules over it.
@@ -77,6 +88,10 @@ pub struct Need {
     pub requirement: Requirement,
     /// Who may sign; `None` is everybody among the allowed signers.
     pub signers: Option<Vec<String>>,
+    /// What is asked of its pull request, where a review is needed.
+    pub review: review::Need,
+    /// Whether it says `dispatch_mode = "direct"` and may not.
+    pub is_direct: bool,
     /// All of it in words. Whatever changes what is needed, or by which rule, changes the words.
     pub rule: String,
 }
@@ -114,21 +129,43 @@ impl Rules {
             BlastRadius::High => self.high,
         };
         let by_requirement = matching.iter().rfind(|rule| rule.require.is_some());
-        let requirement = by_requirement.and_then(|rule| rule.require).unwrap_or(of_tier);
+        let mut requirement = by_requirement.and_then(|rule| rule.require).unwrap_or(of_tier);
+        let by_direct = matching.iter().rfind(|rule| rule.direct.is_some());
+        let may_be_direct =
+            by_direct.and_then(|rule| rule.direct).unwrap_or(requirement != Requirement::Review);
+        let is_direct = work.dispatch_mode == Some(DispatchMode::Direct);
+        let review = review::Need {
+            forge: matching.iter().rev().find_map(|rule| rule.forge.clone()),
+            approvals: matching
+                .iter()
+                .rev()
+                .find_map(|rule| rule.approvals)
+                .map_or(1, |count| count.get().into()),
+            team: matching.iter().rev().find_map(|rule| rule.team.clone()),
+            admin_merge: matching.iter().rev().find_map(|rule| rule.admin_merge).unwrap_or_default(),
+        };
+        let by_direct =
+            by_direct.filter(|_| is_direct && may_be_direct && requirement == Requirement::Review);
+        if by_direct.is_some() {
+            requirement = Requirement::Merged;
+        }
         let signers = matching.iter().rev().find_map(|rule| rule.signers.clone());
         let mut rule = requirement.as_str().to_owned();
         if let (Requirement::Signed, Some(signers)) = (requirement, &signers) {
             rule = format!("{rule} by {}", signers.join(" or "));
         }
+        if requirement == Requirement::Review {
+            rule = format!("{rule} {review}");
+        }
         rule = format!("{rule} ({} blast radius", tier.as_str());
-        for (what, by) in [("", by_tier), (requirement.as_str(), by_requirement)] {
+        for (what, by) in [("", by_tier), (requirement.as_str(), by_requirement), ("direct", by_direct)] {
             if let Some(by) = by {
                 let space = if what.is_empty() { "" } else { " " };
                 rule = format!("{rule}, {what}{space}by the rule for {}", by.subject());
             }
         }
         rule.push(')');
-        Need { tier, requirement, signers, rule }
+        Need { tier, requirement, signers, review, is_direct: is_direct && !may_be_direct, rule }
     }
 
     /// Decides about a job as far as that takes no evidence; `digest` is what an approval is for.
@@ -138,6 +175,13 @@ impl Rules {
     #[must_use]
     pub fn decide(&self, job: &Job, digest: String) -> Decision {
         let need = self.classify(&job.work);
+        if need.is_direct {
+            return Decision::waiting(format!(
+                "its approval: {}; it says dispatch_mode = \"direct\", which no rule allows here: leave that out, or \
+                 set `direct` in a rule",
+                need.rule
+            ));
+        }
         let (least, revision) = match &job.origin {
             Origin::Action { revision, .. } => (Requirement::Merged, revision),
             Origin::Submitted { revision, .. } => (self.submitted, revision),

@@ -12,6 +12,20 @@ use jiff::Timestamp;
 
 use crate::ids::Revision;
 
+/// What a rule asks of a pull request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    /// The forge that reviews it; `None` is the only one that is configured.
+    pub forge: Option<String>,
+    /// How many people have to approve.
+    pub approvals: usize,
+    /// Of which team, as `organization/team` or a team of the repository's owner; `None` is everybody who may write
+    /// to the repository.
+    pub team: Option<String>,
+    /// Whether the merge by an admin of the repository is an approval.
+    pub admin_merge: bool,
+}
+
 /// Somebody whom the forge knows. The id decides: names can be changed and taken by others.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Person {
@@ -133,8 +147,10 @@ pub enum Why {
     ChangesRequested,
 }
 
-/// Gives whose approvals count, where there are `need` of them and nobody who may approve asks for changes.
+/// Gives whose approvals count, where there are `need` of them, at least one, and nobody who may approve asks for
+/// changes.
 pub fn judge(evidence: &Evidence, need: usize) -> Result<Vec<Person>, Shortfall> {
+    let need = need.max(1);
     let is_author = |person: &Person| evidence.authors.iter().any(|author| author.id == person.id);
     let may_approve = |person: &Person| evidence.approvers.iter().any(|approver| approver.id == person.id);
     let mut last: BTreeMap<i64, &Review> = BTreeMap::new();
@@ -168,8 +184,6 @@ pub fn judge(evidence: &Evidence, need: usize) -> Result<Vec<Person>, Shortfall>
     if let Some(admin) = evidence.merged_by_admin.as_ref().filter(|admin| !is_author(admin)) {
         approved.insert(admin.clone());
     }
-    // A rule that asks for none would be no rule.
-    let need = need.max(1);
     let vetoed = against.iter().any(|(_, why)| *why == Why::ChangesRequested);
     if approved.len() >= need && !vetoed {
         return Ok(approved.into_iter().collect());
@@ -182,6 +196,19 @@ pub fn judge(evidence: &Evidence, need: usize) -> Result<Vec<Person>, Shortfall>
         need,
         against,
     })
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "by {}", self.approvals)?;
+        if let Some(team) = &self.team {
+            write!(formatter, " of the team {team}")?;
+        }
+        if let Some(forge) = &self.forge {
+            write!(formatter, " on {forge}")?;
+        }
+        if self.admin_merge { formatter.write_str(" or an admin's merge") } else { Ok(()) }
+    }
 }
 
 impl fmt::Display for Person {

@@ -23,6 +23,8 @@ pub enum Subject {
     Approvals,
     /// The ops repo's history was rewritten.
     History,
+    /// The forge that reviews are read from.
+    Forge,
     /// The agent's own store.
     Store,
 }
@@ -36,8 +38,16 @@ pub struct Health {
 
 impl Subject {
     /// Every subject.
-    pub const ALL: [Self; 7] =
-        [Self::Nomad, Self::Vault, Self::OpsRepo, Self::Results, Self::Approvals, Self::History, Self::Store];
+    pub const ALL: [Self; 8] = [
+        Self::Nomad,
+        Self::Vault,
+        Self::OpsRepo,
+        Self::Results,
+        Self::Approvals,
+        Self::History,
+        Self::Forge,
+        Self::Store,
+    ];
 
     /// The word for it.
     #[must_use]
@@ -49,6 +59,7 @@ impl Subject {
             Self::Results => "results",
             Self::Approvals => "approvals",
             Self::History => "history",
+            Self::Forge => "forge",
             Self::Store => "store",
         }
     }

@@ -19,6 +19,7 @@ pub mod prune;
 pub mod publish;
 pub mod recover;
 mod scan;
+pub mod statuses;
 pub mod step;
 pub mod submit;
 pub mod sweep;

@@ -47,6 +47,8 @@ pub struct Watch {
     pub wake: Arc<Notify>,
     /// What actions may ask for.
     pub rules: intake::Rules,
+    /// Told when somebody woke the watch: pull requests may have changed as well.
+    pub asked: Arc<Notify>,
     /// The revision of the claim that this store made.
     pub claim: Revision,
 }
@@ -108,6 +110,7 @@ impl Watch {
         let mut again = Pause::new(AGAIN, self.interval.max(AGAIN));
         let mut looks = 0;
         let mut kept = Kept { rewritten_at: None, keys: self.repo.settings().keys.contents().ok() };
+        let mut woken = false;
         loop {
             let looked = tokio::select! {
                 () = ending.cancelled() => return Ok(()),
@@ -116,6 +119,13 @@ impl Watch {
             if kept.rewritten_at.is_some_and(|at| at.elapsed() >= REWRITE_SHOWN) {
                 self.health.clear(Subject::History);
                 kept.rewritten_at = None;
+            }
+            // Whoever wakes the watch may know of a review as well as of a push.
+            if std::mem::take(&mut woken) {
+                self.asked.notify_one();
+                if self.inbox.send(Message::EvidenceChanged).await.is_err() {
+                    return Ok(());
+                }
             }
             let wait = match looked {
                 Ok(found) => {
@@ -144,7 +154,7 @@ impl Watch {
             };
             tokio::select! {
                 () = ending.cancelled() => return Ok(()),
-                () = self.wake.notified() => {}
+                () = self.wake.notified() => woken = true,
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -153,7 +163,7 @@ impl Watch {
     async fn look(&self, kept: &mut Kept) -> Result<Looked, LookError> {
         let keys = self.repo.settings().keys.contents().ok();
         if kept.keys != keys {
-            self.inbox.send(Message::KeysChanged).await.map_err(|_| LookError::Ending)?;
+            self.inbox.send(Message::EvidenceChanged).await.map_err(|_| LookError::Ending)?;
             kept.keys = keys;
         }
         let tips = self.repo.tips().await?;

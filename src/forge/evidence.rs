@@ -8,21 +8,10 @@ use std::collections::BTreeSet;
 
 use super::{Client, Error as ForgeError, Permission};
 use crate::{
-    approval::review::{self, Evidence, Person, PullRequest, Verdict},
+    approval::review::{self, Evidence, Need, Person, PullRequest, Verdict},
     ids::Revision,
     ops_repo::{self, OpsRepo},
 };
-
-/// What a rule asks of a pull request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Need {
-    /// How many people have to approve.
-    pub approvals: usize,
-    /// Of which team; `None` is everybody who may write to the repository.
-    pub team: Option<String>,
-    /// Whether an admin's merge is an approval.
-    pub admin_merge: bool,
-}
 
 /// A file that runs, or decides what runs.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -75,6 +75,7 @@ const fn label(subject: Subject) -> &'static str {
         | Subject::Results
         | Subject::Approvals
         | Subject::History
+        | Subject::Forge
         | Subject::Store => subject.as_str(),
     }
 }

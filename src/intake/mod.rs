@@ -204,6 +204,7 @@ fn work(valid: &Valid, decided: Decided) -> Work {
         body: Some(formula.body.clone()),
         context: action.context.clone(),
         blast_radius: action.blast_radius,
+        dispatch_mode: action.dispatch_mode,
         secrets: action.secrets.clone(),
         // Only its base job tells.
         bot: None,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Phase, Retry, Stage};
 use crate::{
-    action::{self, BlastRadius, Concurrency},
+    action::{self, BlastRadius, Concurrency, DispatchMode},
     dispatch::shape::Shape,
     duration::Span,
     formula::Body,
@@ -100,6 +100,9 @@ pub struct Work {
     /// How much it can break, as its action says; `None` where that says nothing.
     #[serde(default)]
     pub blast_radius: Option<BlastRadius>,
+    /// How it says that it came onto the branch.
+    #[serde(default)]
+    pub dispatch_mode: Option<DispatchMode>,
     /// The secrets that it may read.
     pub secrets: Vec<SecretName>,
     /// The bot that it runs as, with the bot's token.

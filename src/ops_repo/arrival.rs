@@ -25,19 +25,17 @@ impl OpsRepo {
     /// When the file at `path` got the content onto the branch that it has at `tip`; `None` where it has none.
     pub async fn arrival(&self, tip: &Revision, path: &str) -> Result<Option<Arrival>, Error> {
         let operation = "look for the commit that brought a file";
-        let line = ["rev-list", "--first-parent", "--parents"];
-        let arguments = [&line[..], &["--max-count=1", tip.as_str(), "--", path]].concat();
+        let arguments = ["rev-list", "--first-parent", "--max-count=1", tip.as_str(), "--", path];
         let text = self.git.text(Invocation::new(operation, arguments)).await?;
-        let Some((commit, parents)) = text.lines().find_map(commit_and_parents) else { return Ok(None) };
-        let range = format!("{commit}..{tip}");
-        let arguments = [&line[..], &["--reverse", &range, "--"]].concat();
+        let Ok(commit) = Revision::parse(text.trim()) else { return Ok(None) };
+        // With a path git would give it other parents.
+        let older = format!("^{commit}^@");
+        let arguments = ["rev-list", "--first-parent", "--parents", "--reverse", tip.as_str(), &older, "--"];
         let text = self.git.text(Invocation::new(operation, arguments)).await?;
-        let later = text
-            .lines()
-            .map_while(|line| commit_and_parents(line).filter(|(_, parents)| parents.len() == 1))
-            .map(|(commit, _)| commit)
-            .take(LATER_LIMIT)
-            .collect();
+        let mut line = text.lines().map_while(commit_and_parents);
+        let parents = line.next().map(|(_, parents)| parents).unwrap_or_default();
+        let later = line.take_while(|(_, parents)| parents.len() == 1).map(|(commit, _)| commit);
+        let later = later.take(LATER_LIMIT).collect();
         Ok(Some(Arrival { commit, before: parents.into_iter().next(), later }))
     }
 

@@ -97,6 +97,15 @@ pub enum Evidence {
         /// The key's fingerprint.
         key: String,
     },
+    /// The pull request that brought it in was approved.
+    Review {
+        /// The pull request's page.
+        url: String,
+        /// Its head when it was merged: what was approved.
+        head: String,
+        /// Whose approvals count, as the forge names them.
+        by: Vec<String>,
+    },
 }
 
 impl fmt::Display for Approval {

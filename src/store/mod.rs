@@ -6,6 +6,7 @@
 mod admissions;
 mod counts;
 mod durations;
+mod ended;
 mod events;
 mod intake;
 mod jobs;

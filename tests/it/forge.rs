@@ -1,3 +1,4 @@
 //! Approval by reviewed pull requests, on a real Gitea.
 
+mod agent;
 mod evidence;

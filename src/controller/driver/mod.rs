@@ -54,8 +54,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 pub enum Message {
     /// A look at the ops repo; answered when it is on record.
     Found(Findings, oneshot::Sender<Result<TakenOver, store::Error>>),
-    /// The keys changed whose signatures count.
-    KeysChanged,
+    /// Evidence of approvals may have changed: keys, or reviews.
+    EvidenceChanged,
     /// Nomad's events.
     Heard(Vec<nomad::Event>),
     /// A scan of Nomad.
@@ -241,7 +241,7 @@ impl Driver {
                 // Whoever asked may be gone.
                 drop(reply.send(taken));
             }
-            Message::KeysChanged => self.evidence_changed(),
+            Message::EvidenceChanged => self.evidence_changed(),
             Message::Heard(events) => {
                 for event in events {
                     match event {

@@ -70,9 +70,10 @@ impl Rooms {
     }
 
     /// Decides with all the evidence that there is.
-    async fn judge(&self, job: &Job, digest: String) -> Result<Decision, Error> {
+    async fn judge(&self, job: &mut Job, digest: String) -> Result<Decision, Error> {
         let need = self.approval.classify(&job.work);
         match (need.requirement, &job.origin) {
+            _ if need.is_direct => Ok(self.approval.decide(job, digest)),
             (Requirement::Signed, Origin::Action { .. }) => match self.provenance(job).await {
                 Ok(files) => Ok(signed::judge(need, &files, digest)),
                 Err(Unfounded::Because(reason)) => {
@@ -80,9 +81,7 @@ impl Rooms {
                 }
                 Err(Unfounded::OpsRepo(error)) => Err(error.into()),
             },
-            (Requirement::Review, Origin::Action { .. }) => {
-                Ok(Decision::waiting(format!("{}: this version of consign cannot check it yet", need.rule)))
-            }
+            (Requirement::Review, Origin::Action { .. }) => self.reviewed(job, need, digest).await,
             _ => Ok(self.approval.decide(job, digest)),
         }
     }

@@ -4,12 +4,14 @@ mod approve;
 mod conclude;
 mod launch;
 mod provenance;
+mod review;
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use tokio::sync::{Semaphore, broadcast};
 use tracing::Instrument as _;
 
+pub use self::review::Forges;
 use super::{
     health::{Health, Subject},
     meet,
@@ -18,6 +20,7 @@ use super::{
 use crate::{
     action, approval,
     dispatch::{self, launch::BaseJobs, nodes::Nodes},
+    forge,
     grant::{self, Grants, Upkeep},
     lifecycle::{Cancellation, Ending, Event, IllegalEvent, Job, Origin, Stage},
     metrics::{Measure, Metrics},
@@ -35,6 +38,8 @@ const DISPATCHES: usize = 8;
 const JUDGEMENTS: usize = 4;
 /// How many logs are fetched at a time.
 const COLLECTIONS: usize = 16;
+/// How many jobs' reviews are asked for at a time: forges count requests, and want few at once.
+const REVIEWS: usize = 2;
 
 /// What every step may use.
 #[derive(Debug)]
@@ -45,6 +50,8 @@ pub struct Rooms {
     pub repo: Arc<OpsRepo>,
     /// The approval rules.
     pub approval: approval::Rules,
+    /// The forges that review pull requests, by name.
+    pub forges: Forges,
     /// Nomad.
     pub nomad: Arc<nomad::Client>,
     /// The grants.
@@ -79,6 +86,7 @@ pub struct Permits {
     dispatches: Semaphore,
     judgements: Semaphore,
     collections: Semaphore,
+    reviews: Semaphore,
 }
 
 impl Default for Permits {
@@ -87,6 +95,7 @@ impl Default for Permits {
             dispatches: Semaphore::new(DISPATCHES),
             judgements: Semaphore::new(JUDGEMENTS),
             collections: Semaphore::new(COLLECTIONS),
+            reviews: Semaphore::new(REVIEWS),
         }
     }
 }
@@ -114,6 +123,9 @@ pub enum Error {
     /// The ops repo, which has the evidence of approvals.
     #[error("{0}")]
     OpsRepo(#[from] ops_repo::Error),
+    /// The forge.
+    #[error("{0}")]
+    Forge(#[from] forge::Error),
     /// The store.
     #[error("{0}")]
     Store(#[from] store::Error),
@@ -133,6 +145,7 @@ impl Error {
             Self::Nomad(_) | Self::BaseJob(_) => Subject::Nomad,
             Self::Grant(_) => Subject::Vault,
             Self::OpsRepo(_) => Subject::Approvals,
+            Self::Forge(_) => Subject::Forge,
             Self::Store(_) | Self::Illegal(_) => Subject::Store,
         }
     }

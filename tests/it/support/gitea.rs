@@ -266,7 +266,7 @@ fn configuration(folder: &Path, port: u16) -> String {
          STATIC_ROOT_PATH = {files}\nDISABLE_SSH = true\nOFFLINE_MODE = true\n\
          [database]\nDB_TYPE = sqlite3\nPATH = {folder}/gitea.db\n\
          [repository]\nROOT = {folder}/repositories\n\
-         [security]\nINSTALL_LOCK = true\nSECRET_KEY = of no worth\n\
+         [security]\nINSTALL_LOCK = true\nPASSWORD_HASH_ALGO = pbkdf2_v1\nSECRET_KEY = of no worth\n\
          [webhook]\nALLOWED_HOST_LIST = loopback\n\
          [indexer]\nISSUE_INDEXER_TYPE = db\n\
          [cron]\nENABLED = false\n\
