@@ -164,3 +164,48 @@ fn stars_stand_for_any_text() {
         assert_eq!(fits(pattern, text), expected, "{pattern} {text}");
     }
 }
+
+#[test]
+fn what_a_review_needs_is_put_together_from_the_rules_and_named() {
+    let high = work(Some(BlastRadius::High), &[]);
+    let plain = rules(vec![]).classify(&high);
+    assert_eq!(plain.review, review::Need { forge: None, approvals: 1, team: None, admin_merge: false });
+    assert_eq!(plain.rule, "review by 1 (high blast radius)");
+    let given = vec![
+        Rule { team: Some("ops".to_owned()), approvals: NonZeroU8::new(2), ..Rule::default() },
+        Rule {
+            formula: Some("deploy-*".to_owned()),
+            forge: Some("main".to_owned()),
+            team: Some("acme/leads".to_owned()),
+            admin_merge: Some(true),
+            ..Rule::default()
+        },
+    ];
+    let need = rules(given).classify(&high);
+    assert_eq!(
+        need.rule, "review by 2 of the team acme/leads on main or an admin's merge (high blast radius)",
+        "a changed rule has other words"
+    );
+    assert_eq!((need.review.approvals, need.review.team.as_deref()), (2, Some("acme/leads")));
+}
+
+#[test]
+fn direct_is_accepted_only_where_a_rule_allows_it() {
+    let decided = |tier, direct: Option<bool>| {
+        let extra = direct.map(|direct| Rule { direct: Some(direct), ..Rule::default() });
+        let work = Work { dispatch_mode: Some(DispatchMode::Direct), ..work(Some(tier), &[]) };
+        rules(extra.into_iter().collect()).decide(&committed(work), "d".to_owned())
+    };
+    let approved = |tier, direct| match decided(tier, direct) {
+        Decision::Approved(approval) => Some(approval.rule),
+        Decision::Waiting { reason, .. } => {
+            assert!(reason.contains("which no rule allows here"), "{reason}");
+            None
+        }
+    };
+    assert_eq!(approved(BlastRadius::Low, None).as_deref(), Some("merged (low blast radius)"));
+    assert_eq!(approved(BlastRadius::Low, Some(false)), None);
+    assert_eq!(approved(BlastRadius::High, None), None);
+    let words = "merged (high blast radius, direct by the rule for everything)";
+    assert_eq!(approved(BlastRadius::High, Some(true)).as_deref(), Some(words));
+}

@@ -26,6 +26,8 @@ use crate::{
 
 /// How often pull requests are looked at where nothing tells of them.
 const PULL_REQUESTS: Duration = Duration::from_mins(1);
+/// How soon again where a forge has not brought a pull request's head up to date with its branch.
+const BEHIND: Duration = Duration::from_secs(10);
 /// How often the journal is looked at.
 const ENDS: Duration = Duration::from_secs(2);
 /// How long nothing is tried after a failure.
@@ -70,16 +72,22 @@ impl Statuses {
     /// Goes on until `ending`.
     pub async fn run(self, ending: CancellationToken) {
         let mut known = Known::new();
-        let mut looked_at: Option<Instant> = None;
+        let mut next_look = Instant::now();
         loop {
-            let due = looked_at.is_none_or(|at| at.elapsed() >= PULL_REQUESTS);
+            let due = Instant::now() >= next_look;
             let done = tokio::select! {
                 () = ending.cancelled() => return,
                 done = self.round(&mut known, due) => done,
             };
+            if due {
+                next_look = Instant::now() + PULL_REQUESTS;
+            }
             let wait = match done {
-                Ok(()) => {
+                Ok(complete) => {
                     self.rooms.health.clear(Subject::Forge);
+                    if !complete {
+                        next_look = Instant::now() + BEHIND;
+                    }
                     ENDS
                 }
                 Err(error) => {
@@ -87,20 +95,18 @@ impl Statuses {
                     PAUSE
                 }
             };
-            if due {
-                looked_at = Some(Instant::now());
-            }
             tokio::select! {
                 () = ending.cancelled() => return,
-                () = self.wake.notified() => looked_at = None,
+                () = self.wake.notified() => next_look = Instant::now(),
                 () = tokio::time::sleep(wait) => {}
             }
         }
     }
 
-    async fn round(&self, known: &mut Known, due: bool) -> Result<(), Error> {
+    /// Writes what is to be written; gives whether that is all.
+    async fn round(&self, known: &mut Known, due: bool) -> Result<bool, Error> {
         self.tell_ends().await?;
-        if due { self.pull_requests(known).await } else { Ok(()) }
+        if due { self.pull_requests(known).await } else { Ok(true) }
     }
 
     /// Tells what became of the jobs that ended since the last time.
@@ -158,7 +164,8 @@ impl Statuses {
     }
 
     /// Looks at the open pull requests that have another head than the last time.
-    async fn pull_requests(&self, known: &mut Known) -> Result<(), Error> {
+    async fn pull_requests(&self, known: &mut Known) -> Result<bool, Error> {
+        let mut complete = true;
         let branch = &self.rooms.repo.settings().branch;
         for (index, forge) in self.forges.iter().enumerate() {
             let open = forge.open(branch).await?;
@@ -166,15 +173,18 @@ impl Statuses {
             let is_new = |pull: &&PullRequest| known.get(&(index, pull.number)) != Some(&pull.tip);
             let new: Vec<PullRequest> = open.iter().filter(is_new).take(HEADS).cloned().collect();
             for pull in new {
-                if let Some((head, statuses)) = self.judged(&pull).await? {
-                    for status in statuses {
-                        self.write(forge, head.as_str(), &status).await?;
-                    }
+                let Some((head, statuses)) = self.judged(&pull).await? else { continue };
+                for status in statuses {
+                    self.write(forge, head.as_str(), &status).await?;
                 }
-                known.insert((index, pull.number), pull.tip);
+                if head.as_str() == pull.tip {
+                    known.insert((index, pull.number), pull.tip);
+                } else {
+                    complete = false;
+                }
             }
         }
-        Ok(())
+        Ok(complete)
     }
 
     /// The statuses for the actions that a pull request changes, and its head.

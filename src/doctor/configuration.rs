@@ -27,6 +27,9 @@ pub(super) fn examine(config: &Config, tokens: &Tokens) -> Vec<Finding> {
         }
         findings.extend(given(path).map(|path| secret_file(key, path)));
     }
+    for (name, forge) in &config.forge {
+        findings.push(secret_file(&format!("[forge.{name}] token_file"), &forge.token_file));
+    }
     findings.push(match TokensFile::new(config.tokens_file()).tokens() {
         Ok(tokens) => {
             let message = format!("[server] tokens_file: {} tokens for the API", tokens.len());

@@ -9,6 +9,7 @@ mod configuration;
 mod disk;
 mod events;
 mod finding;
+mod forge;
 mod mounts;
 mod nomad;
 mod ops_repo;
@@ -58,6 +59,7 @@ pub async fn examine(config: &Config, tokens: &Tokens) -> Vec<Finding> {
         within("mounts", Box::pin(mounts::examine(config, tokens))),
         within("nomad events", Box::pin(events::examine(config, tokens))),
         within("vault", Box::pin(vault::examine(config, tokens))),
+        within("forge", Box::pin(forge::examine(config))),
         within("clocks", Box::pin(clocks::examine(config))),
     ])
     .await;

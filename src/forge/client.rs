@@ -17,6 +17,13 @@ use crate::{
 /// How many statuses of a commit are looked through for the one with a context.
 const STATUSES: &str = "50";
 
+/// What an account may do in a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    /// Whether it may push, and write commit statuses.
+    pub may_push: bool,
+}
+
 /// A client for one repository of one forge.
 #[derive(Debug)]
 pub struct Client {
@@ -47,17 +54,29 @@ impl Client {
         format!("/repos/{}{rest}", self.repository)
     }
 
-    /// Whether the token sees the repository: an error where it does not.
-    pub async fn sees_repository(&self) -> Result<(), Error> {
+    /// What the token's account may do in the repository; an error where the token does not see it.
+    pub async fn access(&self) -> Result<Access, Error> {
         let question = Question { path: &self.path(""), right: Right::Repository };
         match self.http.find::<Repository>(question).await? {
-            Some(found) if found.full_name.eq_ignore_ascii_case(&self.repository) => Ok(()),
+            Some(found) if found.full_name.eq_ignore_ascii_case(&self.repository) => {
+                Ok(Access { may_push: found.permissions.push })
+            }
             _ => Err(Error::Rights {
                 right: Right::Repository,
                 kind: self.http.kind,
                 said: format!("there is no repository {}, or it is hidden from the token", self.repository),
             }),
         }
+    }
+
+    /// Whether the token may read who pushed to pull requests, where the forge tells that.
+    pub async fn reads_timeline(&self) -> Result<(), Error> {
+        if self.http.kind == Kind::GitHub {
+            return Ok(());
+        }
+        let path = self.path("/issues");
+        let question = Question { path: &path, right: Right::Timeline };
+        self.http.get::<serde::de::IgnoredAny>(question, &[("limit", "1")]).await.map(drop)
     }
 
     /// Where a branch stands, as the forge's API tells it; `None` where there is no such branch.
@@ -93,7 +112,7 @@ impl Client {
             }
         }
         // No pull request, or no right to see one: they must not be mistaken for each other.
-        self.sees_repository().await?;
+        self.access().await?;
         Ok(None)
     }
 

@@ -8,6 +8,8 @@ mod client;
 mod error;
 pub mod evidence;
 mod http;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::path::PathBuf;
@@ -16,7 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    client::Client,
+    client::{Access, Client},
     error::{Error, Right},
 };
 use crate::credential::Credential;

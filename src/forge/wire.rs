@@ -91,6 +91,14 @@ pub(super) struct Permitted {
 #[derive(Debug, Deserialize)]
 pub(super) struct Repository {
     pub(super) full_name: String,
+    #[serde(default)]
+    pub(super) permissions: Permissions,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Permissions {
+    #[serde(default)]
+    pub(super) push: bool,
 }
 
 #[derive(Debug, Deserialize)]

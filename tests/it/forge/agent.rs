@@ -18,14 +18,14 @@ const RULES: &str = "[[approval.rule]]\nteam = \"ops\"\n\
                      [[approval.rule]]\nformula = \"override\"\nadmin_merge = true\n";
 
 /// A world whose ops repo is on a forge.
-struct Reviewed {
-    world: World,
-    gitea: Gitea,
+pub(super) struct Reviewed {
+    pub(super) world: World,
+    pub(super) gitea: Gitea,
     config: String,
 }
 
 impl Reviewed {
-    async fn new(name: &str, further: &str) -> Self {
+    pub(super) async fn new(name: &str, further: &str) -> Self {
         let gitea = Gitea::start().await;
         let mut world = World::new(name).await;
         let local = Value::from(world.ops.bare.to_str().unwrap()).to_string();
@@ -38,8 +38,8 @@ impl Reviewed {
         // Results are read where the forge keeps the repository.
         world.ops.bare = gitea.bare();
         let config = format!(
-            "{config}\n{RULES}{further}\n[forge.main]\nkind = \"gitea\"\nurl = \"{}\"\nrepository = \"{REPOSITORY}\"\n\
-             token_file = \"{}\"\n",
+            "{config}\n{RULES}\n[forge.main]\nkind = \"gitea\"\nurl = \"{}\"\nrepository = \"{REPOSITORY}\"\n\
+             token_file = \"{}\"\n{further}\n",
             gitea.address,
             token.display()
         );
@@ -85,14 +85,15 @@ impl Reviewed {
         serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))
     }
 
-    async fn hook(&self, agent: &Agent) {
+    pub(super) async fn hook(&self, agent: &Agent) {
         let answer =
             reqwest::Client::new().post(format!("{}/hooks/git", agent.address)).send().await.unwrap();
         assert_eq!(answer.status(), 202);
     }
 }
 
-fn high(id: &str, formula: &str, further: &str) -> String {
+/// An action's text, of a high blast radius.
+pub(super) fn high(id: &str, formula: &str, further: &str) -> String {
     action(id, formula, further).replace("blast_radius = \"low\"", "blast_radius = \"high\"")
 }
 
@@ -195,4 +196,53 @@ async fn a_forge_that_is_down_approves_nothing_and_a_changed_rule_counts() {
     assert_eq!(reviewed.world.result("gate", LIMIT).await["outcome"], "succeeded");
     reviewed.waits(&agent, "second", "has 1 of 2 approvals of the team ops").await;
     assert_eq!(reviewed.world.children().await.len(), 2, "the second was not dispatched");
+}
+
+#[tokio::test]
+async fn a_replayed_webhook_is_one_more_look_and_nothing_else() {
+    let reviewed = Reviewed::new("replayed", "").await;
+    let Reviewed { world, gitea, .. } = &reviewed;
+    let agent = world.agent().await;
+    let number = reviewed.propose("open", "hello", "").await;
+    gitea.review("bob", number, "APPROVED").await;
+    for _ in 0..20 {
+        reviewed.hook(&agent).await;
+    }
+    gitea.merge("ann", number, "merge").await;
+    reviewed.hook(&agent).await;
+    assert_eq!(world.result("open", LIMIT).await["outcome"], "succeeded");
+    for _ in 0..20 {
+        reviewed.hook(&agent).await;
+    }
+    let text = action("after", "hello", "");
+    gitea.commit("ann", "main", &[("actions/after.toml", &text)]).await;
+    assert_eq!(world.result("after", LIMIT).await["outcome"], "succeeded");
+    assert_eq!(world.children().await.len(), 2, "each ran once");
+}
+
+#[tokio::test]
+async fn doctor_tells_what_the_forges_token_lacks() {
+    let mut reviewed = Reviewed::new("forge-doctor", "statuses = true").await;
+    let found = |reviewed: &Reviewed| {
+        let output = reviewed.world.operate(&["doctor"], b"");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let said = found(&reviewed);
+    assert!(said.contains("main: acme/actions has branch main at"), "{said}");
+    assert!(said.contains("main: the team ops has 3"), "{said}");
+    assert!(!said.contains("failure  forge"), "{said}");
+    let token = reviewed.world.path("forge.token");
+    for (person, scopes, lacks) in [
+        (AGENT, &["read:organization"][..], "read:repository"),
+        (AGENT, &["read:repository", "read:organization"], "read:issue"),
+        (AGENT, &["read:repository", "read:issue"], "read:organization"),
+        ("eve", &SCOPES[..], "member of the team"),
+    ] {
+        std::fs::write(&token, reviewed.gitea.token(person, scopes).await).unwrap();
+        let said = found(&reviewed);
+        assert!(said.contains("no right to") && said.contains(lacks), "{scopes:?}: {said}");
+    }
+    reviewed.gitea.halt();
+    let said = found(&reviewed);
+    assert!(said.contains("the forge cannot be reached"), "{said}");
 }

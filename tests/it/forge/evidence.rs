@@ -289,7 +289,7 @@ async fn a_token_without_rights_is_told_which_one_it_lacks() {
     gitea.halt();
     let client = client(&gitea, &token);
     let begun = std::time::Instant::now();
-    let down = client.sees_repository().await.unwrap_err();
+    let down = client.access().await.unwrap_err();
     assert!(down.is_temporary() && down.to_string().contains("cannot be reached"), "{down}");
     assert!(begun.elapsed() < Duration::from_secs(10));
 }
