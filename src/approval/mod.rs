@@ -155,7 +155,7 @@ impl Rules {
             rule = format!("{rule} by {}", signers.join(" or "));
         }
         if requirement == Requirement::Review {
-            rule = format!("{rule} {review}");
+            rule = format!("{rule}{review}");
         }
         rule = format!("{rule} ({} blast radius", tier.as_str());
         for (what, by) in [("", by_tier), (requirement.as_str(), by_requirement), ("direct", by_direct)] {

@@ -200,7 +200,9 @@ pub fn judge(evidence: &Evidence, need: usize) -> Result<Vec<Person>, Shortfall>
 
 impl fmt::Display for Need {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "by {}", self.approvals)?;
+        if self.approvals > 1 || self.team.is_some() {
+            write!(formatter, " by {}", self.approvals)?;
+        }
         if let Some(team) = &self.team {
             write!(formatter, " of the team {team}")?;
         }

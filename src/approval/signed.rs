@@ -126,13 +126,18 @@ fn signer(need: &Need, signature: &Signature) -> Result<(String, String), String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{action::BlastRadius, approval::Requirement};
+    use crate::{
+        action::BlastRadius,
+        approval::{Requirement, review},
+    };
 
     fn need(signers: Option<&[&str]>) -> Need {
         Need {
             tier: BlastRadius::High,
             requirement: Requirement::Signed,
             signers: signers.map(|signers| signers.iter().map(ToString::to_string).collect()),
+            review: review::Need { forge: None, approvals: 1, team: None, admin_merge: false },
+            is_direct: false,
             rule: "signed (high blast radius)".to_owned(),
         }
     }

@@ -170,7 +170,7 @@ fn what_a_review_needs_is_put_together_from_the_rules_and_named() {
     let high = work(Some(BlastRadius::High), &[]);
     let plain = rules(vec![]).classify(&high);
     assert_eq!(plain.review, review::Need { forge: None, approvals: 1, team: None, admin_merge: false });
-    assert_eq!(plain.rule, "review by 1 (high blast radius)");
+    assert_eq!(plain.rule, "review (high blast radius)");
     let given = vec![
         Rule { team: Some("ops".to_owned()), approvals: NonZeroU8::new(2), ..Rule::default() },
         Rule {

@@ -20,6 +20,8 @@ pub struct File {
     pub path: String,
     /// Its content.
     pub blob: String,
+    /// A revision of the branch that has it so.
+    pub revision: Revision,
 }
 
 /// What was found.
@@ -60,15 +62,9 @@ struct Brought {
     head: Revision,
 }
 
-/// Whether `files`, the action first, were approved as they are at `revision`. A file that the action's pull request
-/// has at its head with the same content needs none of its own.
-pub async fn reviewed(
-    forge: &Client,
-    repo: &OpsRepo,
-    revision: &Revision,
-    files: &[File],
-    need: &Need,
-) -> Result<Found, Error> {
+/// Whether `files`, the action first, were approved. A file that the action's pull request has at its head with the
+/// same content needs none of its own.
+pub async fn reviewed(forge: &Client, repo: &OpsRepo, files: &[File], need: &Need) -> Result<Found, Error> {
     let mut approved: Vec<Approved> = Vec::new();
     for file in files {
         let mut covered = false;
@@ -78,7 +74,7 @@ pub async fn reviewed(
         if covered {
             continue;
         }
-        let brought = match brought_in(forge, repo, revision, file).await? {
+        let brought = match brought_in(forge, repo, file).await? {
             Ok(brought) => brought,
             Err(reason) => return Ok(Found::Refused(reason)),
         };
@@ -97,13 +93,8 @@ pub async fn reviewed(
 }
 
 /// The merged pull request that brought a file onto the branch, or why there is none.
-async fn brought_in(
-    forge: &Client,
-    repo: &OpsRepo,
-    revision: &Revision,
-    file: &File,
-) -> Result<Result<Brought, String>, Error> {
-    let File { path, .. } = file;
+async fn brought_in(forge: &Client, repo: &OpsRepo, file: &File) -> Result<Result<Brought, String>, Error> {
+    let File { path, revision, .. } = file;
     let branch = &repo.settings().branch;
     let Some(arrival) = repo.arrival(revision, path).await? else {
         return Ok(Err(format!("{path} is not at {revision}")));

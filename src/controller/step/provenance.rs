@@ -3,6 +3,7 @@
 use super::Rooms;
 use crate::{
     approval::signed::Provenance,
+    forge::evidence::File,
     ids::{FormulaName, Revision},
     lifecycle::{Job, Origin},
     ops_repo::{self, Entry},
@@ -38,14 +39,35 @@ impl Rooms {
 
     /// The files with the commits that gave them their content.
     async fn origins(&self, job: &Job) -> Result<Vec<(String, Vec<Revision>)>, Unfounded> {
-        let because = |reason: String| Err(Unfounded::Because(reason));
-        let Origin::Action { path, blob, revision, .. } = &job.origin else {
-            return because("it has no commit".to_owned());
-        };
         let recorded = signed_commits(job);
         if !job.attempts.is_empty() && !recorded.is_empty() {
             // After its launch the file may go or change: what was approved then still is.
             return Ok(recorded);
+        }
+        let mut origins = Vec::new();
+        for file in self.files(job).await? {
+            let commits = self.repo.origins(&file.revision, &file.path).await?;
+            origins.push((file.path, commits));
+        }
+        Ok(origins)
+    }
+
+    /// The files that decide what a job runs, the action first: as they are on the branch, or, once it was launched,
+    /// as they were read.
+    pub(super) async fn files(&self, job: &Job) -> Result<Vec<File>, Unfounded> {
+        let because = |reason: String| Err(Unfounded::Because(reason));
+        let Origin::Action { path, blob, revision, .. } = &job.origin else {
+            return because("it has no commit".to_owned());
+        };
+        let files = |tip: Revision, at: &Revision, formula: Entry| {
+            let action = File { path: path.clone(), blob: blob.clone(), revision: tip };
+            let blob = formula.content.blob.as_str().to_owned();
+            Ok(vec![action, File { path: formula.path, blob, revision: at.clone() }])
+        };
+        if !job.attempts.is_empty() {
+            let formula = self.formula_at(job.work.formula.as_ref(), revision).await?;
+            let Some(formula) = formula else { return because(format!("{revision} is gone")) };
+            return files(revision.clone(), revision, formula);
         }
         let Some(tip) = self.tip().await? else { return because("the branch is gone".to_owned()) };
         let on_branch = self.repo.files_at(&tip, &[path]).await?;
@@ -64,9 +86,7 @@ impl Rooms {
                 formula.path
             ));
         }
-        let action_origins = self.repo.origins(&tip, path).await?;
-        let formula_origins = self.repo.origins(at, &formula.path).await?;
-        Ok(vec![(path.clone(), action_origins), (formula.path, formula_origins)])
+        files(tip.clone(), at, formula)
     }
 
     /// Where the branch stands in the remote, and by now in the mirror too.
@@ -102,7 +122,7 @@ fn signed_commits(job: &Job) -> Vec<(String, Vec<Revision>)> {
     let evidence = job.approval.iter().flat_map(|approval| &approval.evidence);
     let commits = evidence.filter_map(|evidence| match evidence {
         Evidence::Signature { path, commit, .. } => Some((path.clone(), vec![Revision::parse(commit).ok()?])),
-        Evidence::Merged { .. } => None,
+        Evidence::Merged { .. } | Evidence::Review { .. } => None,
     });
     commits.collect()
 }

@@ -4,14 +4,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{super::now, Error, Rooms};
+use super::{super::now, Error, Rooms, provenance::Unfounded};
 use crate::{
     approval::{Decision, Need},
     forge::{
         self,
-        evidence::{self, File, Found},
+        evidence::{self, Found},
     },
-    lifecycle::{Event, Job, Origin},
+    lifecycle::{Event, Job},
     outcome::result_file::{Approval, Evidence},
     telemetry::chain,
 };
@@ -36,28 +36,24 @@ impl Rooms {
         need: Need,
         digest: String,
     ) -> Result<Decision, Error> {
-        let Origin::Action { path, blob, revision, .. } = job.origin.clone() else {
-            return Ok(Decision::waiting("a pull request, which work without a commit has none of"));
-        };
         let waiting = |reason: String, again| {
-            Ok(Decision::Waiting { reason: format!("{}: {reason}", need.rule), again: Some(again) })
+            Ok(Decision::Waiting {
+                reason: format!("its approval, {}: {reason}", need.rule),
+                again: Some(again),
+            })
         };
         let forge = match selected(&self.forges, need.review.forge.as_deref()) {
             Ok(forge) => forge,
             Err(reason) => return waiting(reason, LATEST),
         };
         let _permit = self.permits.reviews.acquire().await;
-        let mut files = vec![File { path, blob }];
-        if let Some(formula) = &job.work.formula {
-            let stem = format!("{}/{formula}.", self.repo.settings().formulas.trim_end_matches('/'));
-            let entries = self.repo.formulas(&revision).await?;
-            let found = entries.into_iter().find(|entry| {
-                entry.path.strip_prefix(&stem).is_some_and(|ending| matches!(ending, "toml" | "sh"))
-            });
-            let Some(entry) = found else { return waiting(format!("{stem}* is not at {revision}"), LATEST) };
-            files.push(File { path: entry.path, blob: entry.content.blob.as_str().to_owned() });
-        }
-        match evidence::reviewed(forge, &self.repo, &revision, &files, &need.review).await {
+        let files = match self.files(job).await {
+            Ok(files) => files,
+            // It is heard of where the branch gets another.
+            Err(Unfounded::Because(reason)) => return waiting(reason, LATEST),
+            Err(Unfounded::OpsRepo(error)) => return Err(error.into()),
+        };
+        match evidence::reviewed(forge, &self.repo, &files, &need.review).await {
             Ok(Found::Approved(approved)) => {
                 let mut by: Vec<String> = approved.iter().flat_map(|pull| pull.by.clone()).collect();
                 by.sort_unstable();
@@ -71,7 +67,7 @@ impl Rooms {
             Ok(Found::Refused(reason)) => waiting(reason, pause(job.submitted_at, now())),
             Err(evidence::Error::Forge(error)) if !error.is_temporary() => waiting(chain(&error), RIGHTS),
             Err(evidence::Error::Forge(error)) => {
-                let reason = format!("{}: {}", need.rule, chain(&error));
+                let reason = format!("its approval, {}: {}", need.rule, chain(&error));
                 if job.waits_for.as_ref() != Some(&reason) {
                     self.record(job, Event::Unapproved { reason, digest }).await?;
                 }

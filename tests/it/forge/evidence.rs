@@ -51,6 +51,7 @@ impl Mirror {
             author_email: "consign@example.invalid".to_owned(),
             results_branch: None,
             signing_key: None,
+            keys: ops_repo::Keys::default(),
         };
         let repo = OpsRepo::open(settings).await.unwrap();
         let forge = client(gitea, &gitea.token(AGENT, &SCOPES).await);
@@ -70,9 +71,9 @@ impl Mirror {
         for path in paths {
             let entries = self.repo.files_at(&tip, &[path]).await.unwrap();
             let blob = entries[0].content.blob.as_str().to_owned();
-            files.push(File { path: (*path).to_owned(), blob });
+            files.push(File { path: (*path).to_owned(), blob, revision: tip.clone() });
         }
-        reviewed(&self.forge, &self.repo, &tip, &files, need).await.unwrap()
+        reviewed(&self.forge, &self.repo, &files, need).await.unwrap()
     }
 
     #[track_caller]
@@ -246,10 +247,11 @@ async fn a_token_without_rights_is_told_which_one_it_lacks() {
     gitea.merge("ann", number, "merge").await;
     let tip = mirror.tip().await;
     let entry = mirror.repo.files_at(&tip, &[path]).await.unwrap().remove(0);
-    let file = File { path: path.to_owned(), blob: entry.content.blob.as_str().to_owned() };
+    let blob = entry.content.blob.as_str().to_owned();
+    let file = File { path: path.to_owned(), blob, revision: tip };
     let error = async |token: &str, need: &Need| {
         let client = client(&gitea, token);
-        let found = reviewed(&client, &mirror.repo, &tip, std::slice::from_ref(&file), need).await;
+        let found = reviewed(&client, &mirror.repo, std::slice::from_ref(&file), need).await;
         found.expect_err("it needs rights").to_string()
     };
     let cases = [
