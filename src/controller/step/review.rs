@@ -29,7 +29,7 @@ const RIGHTS: Duration = Duration::from_mins(1);
 impl Rooms {
     /// Decides about a job whose action and formula need approved pull requests.
     ///
-    /// A forge that cannot be reached is an error, with the reason on record: nothing is approved by it.
+    /// A forge or an ops repo that does not answer is an error, with the reason on record: nothing is approved by it.
     pub(super) async fn reviewed(
         &self,
         job: &mut Job,
@@ -51,7 +51,7 @@ impl Rooms {
             Ok(files) => files,
             // It is heard of where the branch gets another.
             Err(Unfounded::Because(reason)) => return waiting(reason, LATEST),
-            Err(Unfounded::OpsRepo(error)) => return Err(error.into()),
+            Err(Unfounded::OpsRepo(error)) => return self.unanswered(job, &need, digest, error.into()).await,
         };
         match evidence::reviewed(forge, &self.repo, &files, &need.review).await {
             Ok(Found::Approved(approved)) => {
@@ -66,15 +66,24 @@ impl Rooms {
             }
             Ok(Found::Refused(reason)) => waiting(reason, pause(job.submitted_at, now())),
             Err(evidence::Error::Forge(error)) if !error.is_temporary() => waiting(chain(&error), RIGHTS),
-            Err(evidence::Error::Forge(error)) => {
-                let reason = format!("its approval, {}: {}", need.rule, chain(&error));
-                if job.waits_for.as_ref() != Some(&reason) {
-                    self.record(job, Event::Unapproved { reason, digest }).await?;
-                }
-                Err(error.into())
-            }
-            Err(evidence::Error::OpsRepo(error)) => Err(error.into()),
+            Err(evidence::Error::Forge(error)) => self.unanswered(job, &need, digest, error.into()).await,
+            Err(evidence::Error::OpsRepo(error)) => self.unanswered(job, &need, digest, error.into()).await,
         }
+    }
+
+    /// Puts on record that somebody who has to be asked does not answer; the error has it tried again.
+    async fn unanswered(
+        &self,
+        job: &mut Job,
+        need: &Need,
+        digest: String,
+        error: Error,
+    ) -> Result<Decision, Error> {
+        let reason = format!("its approval, {}: nothing is known for now: {}", need.rule, chain(&error));
+        if job.waits_for.as_ref() != Some(&reason) {
+            self.record(job, Event::Unapproved { reason, digest }).await?;
+        }
+        Err(error)
     }
 }
 

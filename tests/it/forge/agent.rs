@@ -170,17 +170,26 @@ async fn a_forge_that_is_down_approves_nothing_and_a_changed_rule_counts() {
     let good = std::fs::read_to_string(&token).unwrap();
     let poor = reviewed.gitea.token(AGENT, &["write:repository"]).await;
     std::fs::write(&token, poor).unwrap();
+    // Git answers, and the API does not.
+    let path = reviewed.world.path("consign.toml");
+    let there = format!("url = \"{}\"", reviewed.gitea.address);
+    std::fs::write(&path, reviewed.config.replace(&there, "url = \"http://127.0.0.1:9\"")).unwrap();
     let agent = reviewed.world.agent().await;
     for (id, further) in [("first", ""), ("second", "after = [\"gate\"]")] {
         let number = reviewed.propose(id, "hello", further).await;
         reviewed.gitea.review("bob", number, "APPROVED").await;
         reviewed.gitea.merge("ann", number, "merge").await;
     }
+    reviewed.waits(&agent, "first", "the forge cannot be reached").await;
+    agent.degraded("forge").await;
+    agent.terminate().await;
+    std::fs::write(&path, &reviewed.config).unwrap();
+    let agent = reviewed.world.agent().await;
     reviewed.waits(&agent, "first", "give the token the scope read:issue").await;
     reviewed.gitea.halt();
     reviewed.hook(&agent).await;
-    reviewed.waits(&agent, "first", "the forge cannot be reached").await;
-    agent.degraded("forge").await;
+    reviewed.waits(&agent, "first", "nothing is known for now").await;
+    agent.degraded("approvals").await;
     std::fs::write(&token, good).unwrap();
     reviewed.gitea.resume().await;
     assert_eq!(reviewed.world.result("first", LIMIT).await["outcome"], "succeeded");
@@ -190,7 +199,7 @@ async fn a_forge_that_is_down_approves_nothing_and_a_changed_rule_counts() {
     // Approved by one of the team, and then two are needed.
     agent.terminate().await;
     let stricter = reviewed.config.replace("team = \"ops\"", "team = \"ops\"\napprovals = 2");
-    std::fs::write(reviewed.world.path("consign.toml"), stricter).unwrap();
+    std::fs::write(&path, stricter).unwrap();
     let agent = reviewed.world.agent().await;
     reviewed.gitea.commit("ann", "main", &[("actions/gate.toml", &action("gate", "hello", ""))]).await;
     assert_eq!(reviewed.world.result("gate", LIMIT).await["outcome"], "succeeded");
