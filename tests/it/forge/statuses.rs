@@ -48,7 +48,7 @@ async fn pull_requests_are_told_what_actions_will_need_and_merges_what_became_of
     reviewed.hook(&agent).await;
     let commit = head(gitea, number).await;
     says(gitea, &commit, "consign/good", "success", "review by 1 of the team ops (high blast radius)").await;
-    says(gitea, &commit, "consign/bad", "failure", "formla").await;
+    says(gitea, &commit, "consign/bad", "failure", "`formula` is missing").await;
     assert_eq!(world.children().await, Vec::<String>::new(), "nothing of it runs");
 
     // Another head is another look; what was said already is not said again, by another agent neither.
