@@ -440,19 +440,7 @@ impl Running<'_> {
         tasks.spawn(prune::run(self.store.clone(), archive.clone(), config.store.keep.0, stopping.clone()));
         tasks.spawn(artifact::sweep(archive, config.store.artifacts_keep.0, stopping.clone()));
         tasks.spawn(sweep::run(Arc::clone(&rooms), config.nomad.variant_keep.0, stopping.clone()));
-        let forges: Vec<_> = self
-            .forges
-            .iter()
-            .filter(|(name, _)| config.forge.get(*name).is_some_and(|settings| settings.statuses))
-            .map(|(_, forge)| Arc::clone(forge))
-            .collect();
-        if !forges.is_empty() {
-            let statuses = Statuses {
-                rooms: Arc::clone(&rooms),
-                forges,
-                rules: watch.rules.clone(),
-                wake: Arc::clone(&watch.asked),
-            };
+        if let Some(statuses) = self.statuses(&rooms, &watch) {
             tasks.spawn(statuses.run(stopping.clone()));
         }
         tasks.spawn(driver.run(stopping.clone()));
@@ -461,6 +449,19 @@ impl Running<'_> {
         self.ready.store(false, Ordering::Release);
         tracing::info!("agent ending: no new work is taken, running tasks are left to Nomad");
         watched.map_err(Error::Watch)
+    }
+
+    /// Who writes commit statuses, where a forge takes some.
+    fn statuses(&self, rooms: &Arc<Rooms>, watch: &Watch) -> Option<Statuses> {
+        let takes = |name: &String| self.config.forge.get(name).is_some_and(|settings| settings.statuses);
+        let forges = self.forges.iter().filter(|(name, _)| takes(name)).map(|(_, forge)| Arc::clone(forge));
+        let forges: Vec<_> = forges.collect();
+        (!forges.is_empty()).then(|| Statuses {
+            rooms: Arc::clone(rooms),
+            forges,
+            rules: watch.rules.clone(),
+            wake: Arc::clone(&watch.asked),
+        })
     }
 
     /// Claims the ops repo for this store.
