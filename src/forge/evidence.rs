@@ -149,21 +149,18 @@ async fn gathered(forge: &Client, brought: Brought, need: &Need) -> Result<Evide
     let Brought { pull, authors, head } = brought;
     let reviews = forge.reviews(pull.number).await?;
     let mut approvers = BTreeSet::new();
-    let circle = match &need.team {
-        Some(team) => {
-            approvers = forge.members(team).await?;
-            format!("the team {team}")
-        }
-        None => {
-            let decided = reviews.iter().filter(|review| review.verdict != Verdict::Open);
-            let people: BTreeSet<_> = decided.map(|review| review.by.clone()).collect();
-            for person in people.difference(&authors) {
-                if forge.permission(person).await? >= Permission::Write {
-                    approvers.insert(person.clone());
-                }
+    let circle = if let Some(team) = &need.team {
+        approvers = forge.members(team).await?;
+        format!("the team {team}")
+    } else {
+        let decided = reviews.iter().filter(|review| review.verdict != Verdict::Open);
+        let people: BTreeSet<_> = decided.map(|review| review.by.clone()).collect();
+        for person in people.difference(&authors) {
+            if forge.permission(person).await? >= Permission::Write {
+                approvers.insert(person.clone());
             }
-            format!("those who may write to {}", forge.repository())
         }
+        format!("those who may write to {}", forge.repository())
     };
     let merged_by = pull.merged.and_then(|merge| merge.by);
     let merged_by_admin = match merged_by.filter(|_| need.admin_merge) {

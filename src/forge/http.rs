@@ -30,7 +30,7 @@ const LONGEST_PAUSE: SignedDuration = SignedDuration::from_hours(1);
 /// One forge's API.
 #[derive(Debug)]
 pub(super) struct Http {
-    http: reqwest::Client,
+    requests: reqwest::Client,
     pub(super) kind: Kind,
     base: String,
     token: Credential,
@@ -75,9 +75,9 @@ impl Http {
                 reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unreadable(&error))?;
             builder = builder.tls_certs_merge(certificates);
         }
-        let http = builder.build().map_err(|error| setup(error.to_string()))?;
+        let requests = builder.build().map_err(|error| setup(error.to_string()))?;
         let token = settings.token.clone();
-        Ok(Self { http, kind: settings.kind, base, token, limited: Mutex::new(None) })
+        Ok(Self { requests, kind: settings.kind, base, token, limited: Mutex::new(None) })
     }
 
     /// What is at the path; `None` where there is no such thing.
@@ -94,7 +94,7 @@ impl Http {
         question: Question<'_>,
         query: &[(&str, &str)],
     ) -> Result<T, Error> {
-        let builder = self.http.get(format!("{}{}", self.base, question.path)).query(query);
+        let builder = self.requests.get(format!("{}{}", self.base, question.path)).query(query);
         self.read(Method::GET, question, builder).await
     }
 
@@ -130,7 +130,7 @@ impl Http {
     }
 
     pub(super) async fn post(&self, question: Question<'_>, body: &serde_json::Value) -> Result<(), Error> {
-        let builder = self.http.post(format!("{}{}", self.base, question.path)).json(body);
+        let builder = self.requests.post(format!("{}{}", self.base, question.path)).json(body);
         self.read::<serde::de::IgnoredAny>(Method::POST, question, builder).await.map(drop)
     }
 
