@@ -10,7 +10,7 @@ use crate::support::{
     wait_for,
 };
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(2);
 
 /// The rules of these tests: what is high needs one of the team, but for one formula.
 const RULES: &str = "[[approval.rule]]\nteam = \"ops\"\n\

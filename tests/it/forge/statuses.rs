@@ -11,7 +11,7 @@ use crate::support::{
     wait_for,
 };
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(2);
 
 /// Waits until a commit's latest status with this context says so.
 async fn says(gitea: &Gitea, commit: &str, context: &str, state: &str, words: &str) {

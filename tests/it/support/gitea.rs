@@ -97,7 +97,7 @@ impl Gitea {
         command.arg("web").stdout(log.try_clone().unwrap()).stderr(log).stdin(Stdio::null());
         self.child = Some(command.spawn().expect("gitea runs: scripts/servers builds it"));
         let url = format!("{}/api/v1/version", self.address);
-        wait_for("the forge", Duration::from_secs(60), async || {
+        wait_for("the forge", Duration::from_mins(1), async || {
             let answer = self.http.get(&url).send().await.map_err(|error| error.to_string())?;
             if answer.status().is_success() { Ok(()) } else { Err(answer.status().to_string()) }
         })
