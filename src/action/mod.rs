@@ -20,6 +20,7 @@ pub mod environment;
 pub mod fields;
 pub mod file;
 pub mod keys;
+pub mod record;
 
 /// The largest action or formula file that is read, in bytes.
 pub const FILE_LIMIT: usize = 64 * 1024;
@@ -211,6 +212,12 @@ pub enum WhenFull {
 #[must_use]
 pub fn result_path(action_path: &str) -> Option<String> {
     action_path.strip_suffix(".toml").map(|stem| format!("{stem}.result.json"))
+}
+
+/// Where the action file of a result stands; the reverse of [`result_path`].
+#[must_use]
+pub fn path_of_result(result_path: &str) -> Option<String> {
+    result_path.strip_suffix(".result.json").map(|stem| format!("{stem}.toml"))
 }
 
 /// The stem that decides an action's id; `None` where `path` is not `….toml`.

@@ -394,6 +394,7 @@ impl Running<'_> {
             base_jobs: self.base_jobs.clone(),
             health: self.health.clone(),
             actions: config.ops.actions.clone(),
+            record: config.results.record,
             log_tail: usize::try_from(config.results.log_tail.as_u64()).unwrap_or(usize::MAX),
             artifacts: collector(config, Arc::clone(&self.nomad), archive.clone()),
             upkeep,

@@ -18,6 +18,7 @@ use toml::{
 };
 
 use crate::{
+    action::record::Record,
     approval::{Requirement, Rule},
     diagnostic::{Diagnostic, did_you_mean},
     dispatch::{
@@ -237,6 +238,7 @@ pub struct Results {
     pub log_tail: ByteSize,
     #[schemars(with = "String")]
     pub push_interval: Span,
+    pub record: Record,
     pub branch: String,
     pub signing_key: PathBuf,
 }

@@ -10,6 +10,7 @@ use super::{
     step::Progress,
 };
 use crate::{
+    action,
     ids::JobId,
     metrics::Metrics,
     ops_repo::{self, OpsRepo, ResultEntry},
@@ -90,16 +91,14 @@ impl Publisher {
         if pending.is_empty() {
             return Ok(false);
         }
-        let entries: Vec<ResultEntry> = pending
-            .iter()
-            .map(|result| ResultEntry {
-                path: result.path.clone(),
-                content: result.content.clone().into_bytes(),
-            })
-            .collect();
+        let entries: Vec<ResultEntry> = pending.iter().flat_map(entries).collect();
         let began = Instant::now();
         let published = self.repo.publish(&entries, &subject(&pending)).await;
-        let pushed = published.as_ref().ok().map(|published| pending.len() - published.refused.len());
+        let pushed = published.as_ref().ok().map(|published| {
+            let refused =
+                |result: &&PendingResult| published.refused.iter().any(|(path, _)| *path == result.path);
+            pending.len() - pending.iter().filter(refused).count()
+        });
         self.metrics.pushed(began.elapsed(), pushed);
         let published = published?;
         self.store.results_pushed(&pending, super::now()).await?;
@@ -126,6 +125,16 @@ impl Publisher {
         }
         Ok(i64::try_from(pending.len()) == Ok(RESULTS_PER_COMMIT))
     }
+}
+
+/// The files of a result: its own, and the action of submitted work beside it.
+fn entries(result: &PendingResult) -> impl Iterator<Item = ResultEntry> {
+    let entry = |path: &str, content: &str| ResultEntry { path: path.to_owned(), content: content.into() };
+    let action = result.action.as_ref().zip(action::path_of_result(&result.path));
+    action
+        .map(|(content, path)| entry(&path, content))
+        .into_iter()
+        .chain([entry(&result.path, &result.content)])
 }
 
 fn span(result: &PendingResult) -> tracing::Span {

@@ -4,7 +4,7 @@
 //! An allocation that started, or that the launch gate is open for, is the admitted one of its attempt;
 //! no other will be.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::step::{Error, Rooms};
 use crate::{
@@ -29,7 +29,9 @@ pub struct Ground {
     /// Path and blob of each action file, by the key of its id.
     actions: HashMap<String, (String, String)>,
     /// The paths of all result files.
-    results: std::collections::HashSet<String>,
+    results: HashSet<String>,
+    /// The jobs whose results go by their own ids.
+    records: HashSet<JobId>,
 }
 
 impl Ground {
@@ -38,8 +40,9 @@ impl Ground {
     pub fn new(entries: &[Entry]) -> Self {
         let mut ground = Self::default();
         for entry in entries {
-            if entry.path.ends_with(".result.json") {
+            if let Some(action_path) = action::path_of_result(&entry.path) {
                 ground.results.insert(entry.path.clone());
+                ground.records.extend(action::stem(&action_path).and_then(|stem| stem.parse::<JobId>().ok()));
             } else if let Some(id) = action::stem(&entry.path).and_then(|stem| ActionId::parse(&stem).ok()) {
                 let blob = entry.content.blob.as_str().to_owned();
                 ground.actions.insert(id.key(), (entry.path.clone(), blob));
@@ -83,8 +86,8 @@ pub async fn recover(rooms: &Rooms, ground: &Ground, actions: &str) -> Result<us
         };
         let known = match &id {
             Some(id) => ground.has_result(id) || rooms.store.job_of_action(id).await?.is_some(),
-            // Submitted work has no file whose result could tell that it has ended: Nomad alone does.
-            None => rooms.store.job(meta.job_id).await?.is_some(),
+            // Where submitted work has no record in the repo, Nomad alone tells whether it has ended.
+            None => ground.records.contains(&meta.job_id) || rooms.store.job(meta.job_id).await?.is_some(),
         };
         if known {
             continue;

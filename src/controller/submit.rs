@@ -81,14 +81,14 @@ impl Desk {
         let revision = self.store.revision().await?.ok_or(Refused::NotNow)?;
         let job_id = JobId::new();
         let submitted = Submitted { job_id, by, on_loopback, body };
-        let Sound { action, mut work } =
+        let Sound { action, mut work, text } =
             submission::read(&self.repo, &revision, submitted, &self.rules).await?;
         let bot = self.base_jobs.declared(&work.base_job).bot(&action.formula, &work.args);
         work.bot = bot.map_err(|error| submission::Refused::Invalid(error.to_string()))?;
         let origin = Origin::Submitted { by: by.to_owned(), revision };
         let job = Job { job_id, ..Job::new(origin, work, super::now()) };
         let (reply, answer) = oneshot::channel();
-        let submission = Submission { job: Box::new(job), key, reply };
+        let submission = Submission { job: Box::new(job), text, key, reply };
         self.inbox.send(Message::Submit(submission)).await.map_err(|_| Refused::NotNow)?;
         answer.await.map_err(|_| Refused::NotNow)?.map_err(|refused| match refused {
             Recording::KeyTaken(taken) => taken.into(),

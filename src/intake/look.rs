@@ -144,11 +144,13 @@ async fn past_actions(
 }
 
 /// Whether a result says that something was launched, and whether that succeeded. One that does not read
-/// counts as launched: an action whose end is in doubt must not run again.
+/// counts as launched: an action whose end is in doubt must not run again. So does that of submitted work, which
+/// goes by its job id: nobody committed it to be run, wherever its record was moved to.
 fn ended_as(content: &Blob) -> (bool, bool) {
     let Blob::Bytes(bytes) = content else { return (true, false) };
     serde_json::from_slice::<ResultFile>(bytes).map_or((true, false), |result| {
-        let launched = result.outcome != Outcome::Rejected || !result.attempts.is_empty();
+        let submitted = result.id == result.job_id;
+        let launched = submitted || result.outcome != Outcome::Rejected || !result.attempts.is_empty();
         (launched, result.outcome == Outcome::Succeeded)
     })
 }

@@ -42,6 +42,8 @@ pub struct Sound {
     pub action: Action,
     /// What runs.
     pub work: Work,
+    /// The action as the text of a file, without `notify`: a webhook's URL may be a secret of its receiver's.
+    pub text: String,
 }
 
 /// Why a submission cannot be launched.
@@ -68,7 +70,8 @@ pub async fn read(
 ) -> Result<Sound, Refused> {
     let path = format!("{}.toml", submitted.job_id);
     let on_loopback = submitted.on_loopback;
-    let text = text(submitted).map_err(Refused::Invalid)?;
+    let mut body = completed(submitted).map_err(Refused::Invalid)?;
+    let text = text(&body).map_err(Refused::Invalid)?;
     let action = validation::check_action(&path, text.as_bytes()).map_err(|invalid| refused(&invalid))?;
     let formulas = AtRevision::read(repo, revision, &BTreeSet::from([action.formula])).await?;
     let valid = match validation::check(&path, text.as_bytes(), &formulas) {
@@ -84,11 +87,13 @@ pub async fn read(
         .map_err(|refused| Refused::Invalid(format!("`{}`: {}", refused.key, refused.message)))?;
     let mut work = work(&valid, decided);
     work.notify.iter_mut().for_each(|receiver| receiver.loopback = on_loopback);
-    Ok(Sound { action: valid.action, work })
+    body.remove("notify");
+    let text = self::text(&body).map_err(Refused::Invalid)?;
+    Ok(Sound { action: valid.action, work, text })
 }
 
-/// The action file that says what was submitted.
-fn text(submitted: Submitted<'_>) -> Result<String, String> {
+/// What was submitted, with what an action file must have besides.
+fn completed(submitted: Submitted<'_>) -> Result<Map<String, Value>, String> {
     let Submitted { job_id, by, mut body, .. } = submitted;
     if body.contains_key("id") {
         return Err("`id` is for action files: what is submitted goes by its job id; leave it out".to_owned());
@@ -108,11 +113,16 @@ fn text(submitted: Submitted<'_>) -> Result<String, String> {
     body.insert("id".to_owned(), job_id.to_string().into());
     body.entry("context").or_insert_with(|| format!("submitted by {by}").into());
     body.entry("secrets").or_insert_with(|| Value::Array(Vec::new()));
-    for (key, value) in &body {
+    Ok(body)
+}
+
+/// The action file that says the same.
+fn text(body: &Map<String, Value>) -> Result<String, String> {
+    for (key, value) in body {
         toml::Value::try_from(value)
             .map_err(|error| format!("`{}` cannot be read: {error}", key.escape_debug()))?;
     }
-    toml::to_string(&body).map_err(|error| format!("the action cannot be read: {error}"))
+    toml::to_string(body).map_err(|error| format!("the action cannot be read: {error}"))
 }
 
 /// Takes the members that are null out of every object: TOML has no null, and none of them says anything.
@@ -148,13 +158,13 @@ mod tests {
 
     fn written(body: &Value) -> Result<String, String> {
         let body = body.as_object().unwrap().clone();
-        text(Submitted { job_id: JobId::new(), by: "ann", on_loopback: false, body })
+        text(&completed(Submitted { job_id: JobId::new(), by: "ann", on_loopback: false, body })?)
     }
 
     fn action(body: &Value) -> Result<Action, String> {
         let body = body.as_object().unwrap().clone();
         let job_id = JobId::new();
-        let text = text(Submitted { job_id, by: "ann", on_loopback: false, body })?;
+        let text = text(&completed(Submitted { job_id, by: "ann", on_loopback: false, body })?)?;
         validation::check_action(&format!("{job_id}.toml"), text.as_bytes())
             .map_err(|invalid| refused(&invalid).to_string())
     }

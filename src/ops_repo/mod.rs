@@ -174,10 +174,10 @@ pub struct Owner {
     pub claimed_at: Timestamp,
 }
 
-/// A result file to be written.
+/// A result file to be written, or the record of submitted work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResultEntry {
-    /// Its path from the repo's root: within the actions folder, ending in `.result.json`.
+    /// Its path from the repo's root: within the actions folder, ending in `.result.json`, or a record's.
     pub path: String,
     /// Its content.
     pub content: Vec<u8>,

@@ -1,4 +1,4 @@
-//! Writing: result files as one commit on top of the branch.
+//! Writing: result files, and records of submitted work beside theirs, as one commit on top of the branch.
 //!
 //! The commit is made by `git fast-import` from the tip's own tree, compared with that tip before it
 //! leaves, and pushed on condition that the remote's branch still stands at that tip. So it can
@@ -13,7 +13,10 @@ use super::{
     git::{Ended, Invocation, TRANSFER_LIMIT},
     mirror::{BRANCH, RESULTS},
 };
-use crate::ids::{DispatchId, Revision};
+use crate::{
+    action::record::is_record,
+    ids::{DispatchId, Revision},
+};
 
 /// How often a push is tried while others move the branch.
 const TRIES: u32 = 10;
@@ -236,7 +239,7 @@ fn quote(path: &str) -> String {
     format!("\"{}\"", path.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// Why no result file may be written at `path`.
+/// Why nothing may be written at `path`: only result files may, and records of submitted work.
 fn fault(path: &str, actions: &str) -> Option<&'static str> {
     let is_git = |part: &str| {
         let part = part.to_ascii_lowercase();
@@ -249,8 +252,8 @@ fn fault(path: &str, actions: &str) -> Option<&'static str> {
         Some("its path has control characters")
     } else if path.split('/').any(|part| matches!(part, "" | "." | "..") || is_git(part)) {
         Some("its path has parts that git does not allow")
-    } else if !path.ends_with(".result.json") {
-        Some("its path does not end in .result.json")
+    } else if !path.ends_with(".result.json") && !is_record(path, actions) {
+        Some("it is neither a result nor the record of submitted work")
     } else if !is_within(path, actions) || path == actions {
         Some("its path is not in the actions folder")
     } else {
@@ -263,8 +266,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_result_files_in_the_actions_folder_may_be_written() {
-        assert_eq!(fault("actions/a \"b\"/ö.result.json", "actions"), None);
+    fn only_results_and_records_in_the_actions_folder_may_be_written() {
+        let record = |folder: &str| format!("{folder}/2026/11/{}.toml", DispatchId::new());
+        for good in ["actions/a \"b\"/ö.result.json", &record("actions/api")] {
+            assert_eq!(fault(good, "actions"), None, "{good}");
+        }
         for bad in [
             "/actions/a.result.json",
             "actions/../a.result.json",
@@ -274,6 +280,12 @@ mod tests {
             "actionsx/a.result.json",
             "actions/a\n.result.json",
             "actions//a.result.json",
+            "actions/a.toml",
+            "actions/api/a.toml",
+            "actions/api/../a.toml",
+            &record("actions"),
+            &record("actions/api/.."),
+            &record("formulas/api"),
         ] {
             assert!(fault(bad, "actions").is_some(), "{bad:?}");
         }

@@ -15,13 +15,16 @@ pub struct PendingResult {
     pub job_id: String,
     /// The file's content.
     pub content: String,
+    /// The content of the action file that goes beside it: that of submitted work, which has none in the repo.
+    pub action: Option<String>,
 }
 
 impl Store {
     /// At most `limit` results that are not in the ops repo yet.
     pub async fn pending_results(&self, limit: i64) -> Result<Vec<PendingResult>, Error> {
         let rows = sqlx::query(
-            "SELECT path, job_id, content FROM results WHERE pushed_at IS NULL ORDER BY job_id LIMIT $1",
+            "SELECT path, job_id, content, action FROM results LEFT JOIN submissions USING (job_id)
+             WHERE pushed_at IS NULL ORDER BY job_id LIMIT $1",
         )
         .bind(limit)
         .fetch_all(&self.pool)
@@ -29,7 +32,12 @@ impl Store {
         .map_err(failed("read the pending results"))?;
         Ok(rows
             .iter()
-            .map(|row| PendingResult { path: row.get(0), job_id: row.get(1), content: row.get(2) })
+            .map(|row| PendingResult {
+                path: row.get(0),
+                job_id: row.get(1),
+                content: row.get(2),
+                action: row.get(3),
+            })
             .collect())
     }
 

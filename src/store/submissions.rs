@@ -36,11 +36,12 @@ impl Store {
         key_use(&mut transaction, key).await
     }
 
-    /// Puts a submitted job on record together with its key; where the key was used before it records
-    /// nothing and says for what.
+    /// Puts a submitted job on record together with its key and its action, as the text of a file; where the
+    /// key was used before it records nothing and says for what.
     pub async fn submit(
         &self,
         job: &Job,
+        action: &str,
         key: Option<&IdempotencyKey>,
         now: Timestamp,
     ) -> Result<Option<KeyUse>, Error> {
@@ -61,15 +62,24 @@ impl Store {
             .map_err(failed("write an idempotency key"))?;
         }
         write_job(&mut transaction, job, "submitted", now).await?;
+        sqlx::query("UPDATE submissions SET action = $2 WHERE job_id = $1")
+            .bind(job.job_id.to_string())
+            .bind(action)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed("write a submitted action"))?;
         transaction.commit().await.map_err(failed("commit a submission"))?;
         self.recorded();
         Ok(None)
     }
 
-    /// At most `limit` submitted jobs that ended before `end`, the earliest first.
+    /// At most `limit` submitted jobs that ended before `end` and whose result, if it goes to the ops repo, is
+    /// there; the earliest first.
     pub async fn submissions_ended(&self, end: Timestamp, limit: i64) -> Result<Vec<JobId>, Error> {
         let rows = sqlx::query(
-            "SELECT job_id FROM submissions WHERE ended_at < $1 ORDER BY ended_at, job_id LIMIT $2",
+            "SELECT job_id FROM submissions WHERE ended_at < $1 AND NOT EXISTS (
+                 SELECT 1 FROM results WHERE results.job_id = submissions.job_id AND pushed_at IS NULL)
+             ORDER BY ended_at, job_id LIMIT $2",
         )
         .bind(end.as_millisecond())
         .bind(limit)
@@ -79,26 +89,31 @@ impl Store {
         Ok(rows.iter().filter_map(|row| row.get::<String, _>(0).parse().ok()).collect())
     }
 
-    /// Forgets a submitted job that ended before `end`, with its journal and its key; says whether it did.
+    /// Forgets a submitted job that ended before `end`, with its journal and its key, unless its result is still
+    /// to be pushed; says whether it did.
     ///
     /// Its children and admissions stay known, so that nothing of it is taken for somebody else's and no
     /// launch gate opens twice.
     pub async fn forget_submission(&self, job_id: JobId, end: Timestamp) -> Result<bool, Error> {
         let mut transaction = self.begin().await?;
         let job_id = job_id.to_string();
-        let gone = sqlx::query("DELETE FROM submissions WHERE job_id = $1 AND ended_at < $2")
-            .bind(&job_id)
-            .bind(end.as_millisecond())
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed("forget a submission"))?
-            .rows_affected();
+        let gone = sqlx::query(
+            "DELETE FROM submissions WHERE job_id = $1 AND ended_at < $2
+             AND NOT EXISTS (SELECT 1 FROM results WHERE job_id = $1 AND pushed_at IS NULL)",
+        )
+        .bind(&job_id)
+        .bind(end.as_millisecond())
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed("forget a submission"))?
+        .rows_affected();
         if gone == 0 {
             return Ok(false);
         }
         for query in [
             "DELETE FROM idempotency_keys WHERE job_id = $1",
             "DELETE FROM journal WHERE job_id = $1",
+            "DELETE FROM results WHERE job_id = $1",
             "DELETE FROM jobs WHERE job_id = $1",
         ] {
             sqlx::query(query)
@@ -156,6 +171,8 @@ mod tests {
         outcome::Cause,
     };
 
+    const ACTION: &str = "formula = \"a\"\n";
+
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
     }
@@ -184,14 +201,17 @@ mod tests {
         let (first, second) = (submitted(), submitted());
         let ann = key("ann", "1");
         assert_eq!(store.key_use(&ann).await.unwrap(), None);
-        assert_eq!(store.submit(&first, Some(&ann), at(1)).await.unwrap(), None);
+        assert_eq!(store.submit(&first, ACTION, Some(&ann), at(1)).await.unwrap(), None);
         let same = Some(KeyUse::Same(first.job_id));
-        assert_eq!(store.submit(&second, Some(&ann), at(1)).await.unwrap(), same);
+        assert_eq!(store.submit(&second, ACTION, Some(&ann), at(1)).await.unwrap(), same);
         assert_eq!(store.key_use(&ann).await.unwrap(), same);
-        assert_eq!(store.submit(&second, Some(&key("ann", "2")), at(1)).await.unwrap(), Some(KeyUse::Other));
+        assert_eq!(
+            store.submit(&second, ACTION, Some(&key("ann", "2")), at(1)).await.unwrap(),
+            Some(KeyUse::Other)
+        );
         assert!(store.job(second.job_id).await.unwrap().is_none(), "nothing was recorded");
-        assert_eq!(store.submit(&second, Some(&key("ben", "2")), at(1)).await.unwrap(), None);
-        store.submit(&submitted(), None, at(1)).await.unwrap();
+        assert_eq!(store.submit(&second, ACTION, Some(&key("ben", "2")), at(1)).await.unwrap(), None);
+        store.submit(&submitted(), ACTION, None, at(1)).await.unwrap();
         assert_eq!(store.live().await.unwrap().len(), 3);
     }
 
@@ -200,9 +220,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).await.unwrap();
         let (old, new, live) = (submitted(), submitted(), submitted());
-        store.submit(&old, Some(&key("ann", "1")), at(1)).await.unwrap();
-        store.submit(&new, None, at(1)).await.unwrap();
-        store.submit(&live, None, at(1)).await.unwrap();
+        store.submit(&old, ACTION, Some(&key("ann", "1")), at(1)).await.unwrap();
+        store.submit(&new, ACTION, None, at(1)).await.unwrap();
+        store.submit(&live, ACTION, None, at(1)).await.unwrap();
         let hand = Job { origin: Origin::Hand { child: "c".to_owned(), note: None }, ..submitted() };
         let hand = ended(hand, 10);
         store.finish(&hand, Some("actions/by-hand/x.result.json"), at(10)).await.unwrap();
@@ -221,5 +241,20 @@ mod tests {
         // What runs again has not ended.
         store.save(&Job { stage: Stage::Queued, ..new.clone() }, "retried", at(21)).await.unwrap();
         assert!(store.submissions_ended(at(99), 10).await.unwrap().is_empty());
+    }
+    #[tokio::test]
+    async fn a_submission_whose_result_is_to_be_pushed_is_kept_until_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).await.unwrap();
+        let job = submitted();
+        store.submit(&job, ACTION, None, at(1)).await.unwrap();
+        store.finish(&ended(job.clone(), 10), Some("actions/api/x.result.json"), at(10)).await.unwrap();
+        assert!(store.submissions_ended(at(15), 10).await.unwrap().is_empty());
+        assert!(!store.forget_submission(job.job_id, at(15)).await.unwrap());
+        let pending = store.pending_results(10).await.unwrap();
+        assert_eq!(pending[0].action.as_deref(), Some(ACTION), "they are pushed together");
+        store.results_pushed(&pending, at(11)).await.unwrap();
+        assert_eq!(store.submissions_ended(at(15), 10).await.unwrap(), [job.job_id]);
+        assert!(store.forget_submission(job.job_id, at(15)).await.unwrap());
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Checked, Formulas, SourceFile, Valid, ambiguous, check};
 use crate::{
-    action::{self, after},
+    action::{self, after, record::is_record},
     diagnostic::{Diagnostic, Located},
     formula,
     ids::FormulaName,
@@ -69,7 +69,8 @@ impl FileReport {
     }
 }
 
-/// What `path`, relative to the root of an ops repo, is there; `None` for what is not read.
+/// What `path`, relative to the root of an ops repo, is there; `None` for what is not read, as records of
+/// submitted work are not.
 #[must_use]
 pub fn kind_of(path: &str, actions: &str, formulas: &str) -> Option<FileKind> {
     let within = |folder: &str| path.strip_prefix(folder.trim_end_matches('/'))?.strip_prefix('/');
@@ -78,7 +79,7 @@ pub fn kind_of(path: &str, actions: &str, formulas: &str) -> Option<FileKind> {
         return (!name.contains('/') && matches!(ending, Some("sh" | "toml"))).then_some(FileKind::Formula);
     }
     let name = within(actions)?;
-    action::stem(name).map(|_| FileKind::Action)
+    action::stem(name).filter(|_| !is_record(path, actions)).map(|_| FileKind::Action)
 }
 
 /// Checks every action and formula among `files` (path relative to the repo's root, content), as the

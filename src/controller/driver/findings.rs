@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{
-    super::{plan::Seen, step},
+    super::plan::Seen,
     Driver,
     take_in::{self, Known, Taken},
 };
@@ -156,9 +156,7 @@ impl Driver {
                 if let (Origin::Action { id, .. }, true) = (&job.origin, event != "duplicate") {
                     outcome.jobs.insert(id.key(), (*job).clone());
                 }
-                let ended = (job.stage == Stage::Ended)
-                    .then(|| step::result_path(&job, &self.rooms.actions))
-                    .flatten();
+                let ended = (job.stage == Stage::Ended).then(|| self.rooms.result_path(&job)).flatten();
                 outcome.intake.jobs.push((*job, event, ended));
             }
         }

@@ -14,6 +14,8 @@ use crate::{
 pub struct Submission {
     /// The job, just made.
     pub job: Box<Job>,
+    /// Its action as the text of a file.
+    pub text: String,
     /// What tells its request from others.
     pub key: Option<IdempotencyKey>,
     /// Where the answer goes.
@@ -39,8 +41,8 @@ pub enum Recording {
 impl Driver {
     /// Decides about a submission, puts it on record and begins it.
     pub(super) async fn submit(&mut self, submission: Submission) {
-        let Submission { job, key, reply } = submission;
-        let answer = self.record_submission(*job, key.as_ref()).await;
+        let Submission { job, text, key, reply } = submission;
+        let answer = self.record_submission(*job, &text, key.as_ref()).await;
         // Whoever asked may be gone.
         drop(reply.send(answer));
     }
@@ -48,13 +50,14 @@ impl Driver {
     async fn record_submission(
         &mut self,
         mut job: Job,
+        text: &str,
         key: Option<&IdempotencyKey>,
     ) -> Result<JobId, Recording> {
         let now = super::super::now();
         let decided = self.rooms.decided(&job);
         // A new job takes either decision.
         drop(job.apply(decided, now));
-        match self.rooms.store.submit(&job, key, now).await? {
+        match self.rooms.store.submit(&job, text, key, now).await? {
             Some(KeyUse::Same(job_id)) => Ok(job_id),
             Some(KeyUse::Other) => Err(KeyTaken.into()),
             None => {

@@ -18,7 +18,11 @@ use super::{
     plan::{Seen, Step},
 };
 use crate::{
-    action, approval,
+    action::{
+        self,
+        record::{self, Record},
+    },
+    approval,
     dispatch::{self, launch::BaseJobs, nodes::Nodes},
     forge,
     grant::{self, Grants, Upkeep},
@@ -62,6 +66,8 @@ pub struct Rooms {
     pub health: Health,
     /// The folder of the action files, for the results of work that has none.
     pub actions: String,
+    /// Where the end of submitted work is recorded.
+    pub record: Record,
     /// How much of a log's end stands in a result, in bytes.
     pub log_tail: usize,
     /// Keeps what actions ask to keep of their files.
@@ -247,6 +253,21 @@ impl Rooms {
         Ok(Performed { job, seen })
     }
 
+    /// Where a job's result file stands; submitted work may have none.
+    #[must_use]
+    pub fn result_path(&self, job: &Job) -> Option<String> {
+        let beside =
+            |path: String| action::result_path(&path).unwrap_or_else(|| format!("{path}.result.json"));
+        match (&job.origin, self.record) {
+            (Origin::Action { path, .. }, _) => Some(beside(path.clone())),
+            (Origin::Submitted { .. }, Record::Repo) => {
+                Some(beside(record::path(&self.actions, job.job_id, job.submitted_at)))
+            }
+            (Origin::Submitted { .. }, Record::Store) => None,
+            (Origin::Hand { .. }, _) => Some(format!("{}/by-hand/{}.result.json", self.actions, job.job_id)),
+        }
+    }
+
     async fn refuse(&self, job: &mut Job, cause: Cause, reason: String) -> Result<(), Error> {
         let ending = Ending::without_task(cause, reason, super::now());
         self.record(job, Event::Concluded(ending)).await
@@ -318,25 +339,13 @@ impl Rooms {
     async fn finish(&self, job: &mut Job) -> Result<(), Error> {
         let now = super::now();
         job.apply(Event::Ended, now)?;
-        self.store.finish(job, result_path(job, &self.actions).as_deref(), now).await?;
+        self.store.finish(job, self.result_path(job).as_deref(), now).await?;
         let ending = job.ending.as_ref();
         let outcome = ending.map(|ending| format!("{}: {}", ending.cause.outcome(), ending.message));
         self.tell(job, "ended", outcome.unwrap_or_default());
         self.metrics.ended(job, now);
         self.results_ready.notify_one();
         Ok(())
-    }
-}
-
-/// Where a job's result file stands; submitted work has none.
-#[must_use]
-pub fn result_path(job: &Job, actions: &str) -> Option<String> {
-    match &job.origin {
-        Origin::Action { path, .. } => {
-            Some(action::result_path(path).unwrap_or_else(|| format!("{path}.result.json")))
-        }
-        Origin::Submitted { .. } => None,
-        Origin::Hand { .. } => Some(format!("{actions}/by-hand/{}.result.json", job.job_id)),
     }
 }
 
