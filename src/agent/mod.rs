@@ -583,6 +583,7 @@ fn rules(config: &Config) -> Rules {
             },
         },
         placement: config.limits.placement.0,
+        expires: config.approval.expires.0,
     }
 }
 

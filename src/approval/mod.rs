@@ -5,6 +5,7 @@
 //! gathered and judged; nothing is approved by accident. An approval is for one [`digest`] alone.
 
 mod digest;
+mod person;
 pub mod review;
 pub mod signed;
 
@@ -13,7 +14,10 @@ use std::{num::NonZeroU8, time::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::digest::digest;
+pub use self::{
+    digest::digest,
+    person::{Refused, reject},
+};
 use crate::{
     action::{BlastRadius, DispatchMode},
     ids::FormulaName,
@@ -168,7 +172,8 @@ impl Rules {
         Need { tier, requirement, signers, review, is_direct: is_direct && !may_be_direct, rule }
     }
 
-    /// Decides about a job as far as that takes no evidence; `digest` is what an approval is for.
+    /// Decides about a job as far as that takes no evidence but what is on record; `digest` is what an approval is
+    /// for.
     ///
     /// For work that was submitted `merged` is its formula and the right to submit. No commit of it can be signed
     /// and no pull request reviewed, so whatever is stricter takes somebody else's word.
@@ -192,27 +197,25 @@ impl Rules {
             let evidence = vec![Evidence::Merged { revision: revision.to_string() }];
             return Decision::Approved(Approval { rule: self.words(job), by: Vec::new(), digest, evidence });
         }
-        Decision::waiting(match &job.origin {
-            Origin::Submitted { by, .. } => format!(
-                "the approval of somebody other than {by}, as a {} blast radius without a commit needs; this \
-                 version of consign cannot take it yet: commit the action, or cancel this one",
-                need.tier.as_str()
-            ),
-            Origin::Action { .. } | Origin::Hand { .. } => format!("its approval: {}", need.rule),
-        })
+        match &job.origin {
+            Origin::Submitted { .. } => self.decide_by_person(job, &digest),
+            Origin::Action { .. } | Origin::Hand { .. } => {
+                Decision::waiting(format!("its approval: {}", need.rule))
+            }
+        }
     }
 
     /// The rule that a job's approval names, in words: what it needs by the present rules.
     #[must_use]
     pub fn words(&self, job: &Job) -> String {
         let Need { requirement, rule, .. } = self.classify(&job.work);
-        match &job.origin {
-            Origin::Submitted { by, .. } if self.submitted > requirement => {
-                format!("submitted by {by}, {} by [approval] api, formula {rule}", self.submitted.as_str())
-            }
-            Origin::Submitted { by, .. } => format!("submitted by {by}, formula {rule}"),
-            Origin::Action { .. } | Origin::Hand { .. } => rule,
+        let Origin::Submitted { by, .. } = &job.origin else { return rule };
+        if requirement.max(self.submitted) == Requirement::Merged {
+            return format!("submitted by {by}, formula {rule}");
         }
+        let stricter = self.submitted > requirement;
+        let asked = if stricter { format!("{} ([approval] api)", self.submitted.as_str()) } else { rule };
+        format!("somebody other than {by}, who submitted it, instead of {asked}")
     }
 
     /// Why a job's approval no longer holds, whatever its evidence; `digest` is that of what would run now.

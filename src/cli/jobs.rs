@@ -1,4 +1,4 @@
-//! `consign jobs`, `show`, `logs`, `cancel` and `retry`: what the running agent knows, and what it is asked.
+//! `consign jobs`, `show`, `logs`, `approve`, `reject`, `cancel` and `retry`: what the running agent knows, and what it is asked.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -66,6 +66,24 @@ pub(super) struct Retry {
     from_step: Option<String>,
 }
 
+#[derive(Debug, clap::Args)]
+pub(super) struct Approve {
+    #[command(flatten)]
+    one: One,
+    /// Only where what would run still has this digest, which `show` tells.
+    #[arg(long)]
+    digest: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Reject {
+    #[command(flatten)]
+    one: One,
+    /// Why, for whoever submitted it.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+}
+
 /// Reads one of the six words.
 fn phase_parser() -> impl TypedValueParser<Value = Phase> {
     let words = PossibleValuesParser::new(Phase::ALL.map(Phase::as_str));
@@ -121,6 +139,19 @@ pub(super) async fn cancel(arguments: &One, surroundings: &Surroundings) -> Outc
         None => format!("{id} is being cancelled; `consign show {id}` says when it has ended"),
     };
     answer(arguments, &job, &said)
+}
+
+pub(super) async fn approve(arguments: &Approve, surroundings: &Surroundings) -> Outcome {
+    let Approve { one, digest } = arguments;
+    let job = remote::client(&one.agent, surroundings)?.approve(&one.id, digest.clone()).await?;
+    let (id, state) = (&one.id, job.summary.state.as_str());
+    answer(one, &job, &format!("{id} is approved, and {state}; `consign logs -f {id}` follows it"))
+}
+
+pub(super) async fn reject(arguments: &Reject, surroundings: &Surroundings) -> Outcome {
+    let Reject { one, reason } = arguments;
+    let job = remote::client(&one.agent, surroundings)?.reject(&one.id, reason).await?;
+    answer(one, &job, &format!("{} is rejected", one.id))
 }
 
 pub(super) async fn retry(arguments: &Retry, surroundings: &Surroundings) -> Outcome {

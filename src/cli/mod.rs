@@ -68,6 +68,10 @@ enum Command {
     Artifacts(artifacts::Artifacts),
     /// End a job.
     Cancel(jobs::One),
+    /// Let work run that somebody else submitted and that waits for an approval.
+    Approve(jobs::Approve),
+    /// End work that somebody else submitted and that waits for an approval.
+    Reject(jobs::Reject),
     /// Run a job again that was launched and ended without success.
     Retry(jobs::Retry),
     /// Launch nothing more, also after a restart; what is launched goes on, and work is still taken.
@@ -182,6 +186,8 @@ async fn perform(command: Command, surroundings: &Surroundings) -> Outcome {
         Command::Logs(arguments) => jobs::logs(&arguments, surroundings).await,
         Command::Artifacts(arguments) => artifacts::run(&arguments, surroundings).await,
         Command::Cancel(arguments) => jobs::cancel(&arguments, surroundings).await,
+        Command::Approve(arguments) => jobs::approve(&arguments, surroundings).await,
+        Command::Reject(arguments) => jobs::reject(&arguments, surroundings).await,
         Command::Retry(arguments) => jobs::retry(&arguments, surroundings).await,
         Command::Pause(arguments) => pause::pause(&arguments, surroundings).await,
         Command::Resume(arguments) => pause::resume(&arguments, surroundings).await,

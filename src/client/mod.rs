@@ -39,8 +39,8 @@ use crate::{
     http::{
         submit::IDEMPOTENCY_KEY,
         view::{
-            FormulaList, JobDetails, JobList, JobSummary, PauseRequest, PauseState, ProblemDocument,
-            RetryRequest, Submitted,
+            ApproveRequest, FormulaList, JobDetails, JobList, JobSummary, PauseRequest, PauseState,
+            ProblemDocument, RejectRequest, RetryRequest, Submitted,
         },
     },
     lifecycle::Phase,
@@ -153,6 +153,18 @@ impl Client {
         self.read(self.request(Method::POST, &format!("/jobs/{}/cancel", escape(id)))).await
     }
 
+    /// Has submitted work run that waits for an approval; with a digest, what has that one alone.
+    pub async fn approve(&self, id: &str, digest: Option<String>) -> Result<JobDetails, Error> {
+        let request = self.request(Method::POST, &format!("/jobs/{}/approve", escape(id)));
+        self.read(request.json(&ApproveRequest { digest })).await
+    }
+
+    /// Has it put on record that submitted work may not run, and why.
+    pub async fn reject(&self, id: &str, reason: &str) -> Result<JobDetails, Error> {
+        let request = self.request(Method::POST, &format!("/jobs/{}/reject", escape(id)));
+        self.read(request.json(&RejectRequest { reason: reason.to_owned() })).await
+    }
+
     /// Has a job run again, from a step on where one is named.
     pub async fn retry(&self, id: &str, from_step: Option<String>) -> Result<JobDetails, Error> {
         let request = self.request(Method::POST, &format!("/jobs/{}/retry", escape(id)));
@@ -205,6 +217,7 @@ impl Client {
             .headers()
             .get(header::CONTENT_TYPE)
             .is_some_and(|kind| kind.as_bytes().starts_with(b"application/problem+json"));
+        let lacks_scope = response.headers().contains_key(header::WWW_AUTHENTICATE);
         let bytes = response.bytes().await.map_err(|source| self.broken(source))?;
         let problem: Result<ProblemDocument, _> = serde_json::from_slice(&bytes);
         let detail = match problem {
@@ -215,7 +228,7 @@ impl Client {
         Err(match status {
             StatusCode::UNAUTHORIZED if self.token.is_none() => Error::NoToken { address: address() },
             StatusCode::UNAUTHORIZED => Error::Unauthorized { address: address(), detail },
-            StatusCode::FORBIDDEN => Error::Scope { detail },
+            StatusCode::FORBIDDEN if lacks_scope => Error::Scope { detail },
             status => Error::Refused { status, detail },
         })
     }

@@ -128,6 +128,8 @@ pub struct Approval {
     pub medium: Requirement,
     pub high: Requirement,
     pub api: Requirement,
+    #[schemars(with = "String")]
+    pub expires: Span,
     pub signers: PathBuf,
     pub revoked: PathBuf,
     pub openpgp_keys: PathBuf,

@@ -8,6 +8,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
+    duration::Span,
     lifecycle::{Attempt, Cancellation, Job, Stage},
     nomad::Allocation,
     outcome::Cause,
@@ -135,6 +136,8 @@ pub struct Context {
     pub now: Timestamp,
     /// How long a job may wait for a node.
     pub placement: Duration,
+    /// How long a job may wait for its approval; zero is for ever.
+    pub expires: Duration,
 }
 
 /// What comes next for `job`.
@@ -164,17 +167,42 @@ pub fn next(job: &Job, seen: &Seen, context: Context) -> Next {
 /// What comes next for a job that waits: first for its approval, then for what its action names.
 fn waiting(job: &Job, seen: &Seen, context: Context) -> Next {
     if job.approved_by.is_none() {
-        return match seen.judgement {
-            Judgement::Made(None) => Next::Wait(None),
-            Judgement::Made(Some(at)) if at > context.now => Next::Wait(Some(at)),
-            _ => Next::Do(Step::Approve),
-        };
+        return unapproved(job, seen, context);
     }
     match job.work.not_before {
         Some(at) if at > context.now => Next::Wait(Some(at)),
         _ if seen.consulted => Next::Wait(None),
         _ => Next::Do(Step::Consult),
     }
+}
+
+/// What comes next for a job that is not approved. It is judged once more before it ends for want of an approval:
+/// that may have come while the agent was away.
+fn unapproved(job: &Job, seen: &Seen, context: Context) -> Next {
+    let again = match seen.judgement {
+        Judgement::Made(again) if again.is_none_or(|at| at > context.now) => again,
+        _ => return Next::Do(Step::Approve),
+    };
+    let expires_at = approval_expires_at(job, context.expires);
+    if expires_at.is_some_and(|at| at <= context.now) {
+        return Next::Do(Step::GiveUp(Cancellation {
+            cause: Cause::ApprovalExpired,
+            reason: format!(
+                "nobody approved it within {}: it waited for {}",
+                Span(context.expires),
+                job.waits_for.as_deref().unwrap_or("its approval")
+            ),
+        }));
+    }
+    Next::Wait(again.into_iter().chain(expires_at).min())
+}
+
+/// When a job ends that is not approved by then, where it may not wait for ever.
+pub(super) fn approval_expires_at(job: &Job, expires: Duration) -> Option<Timestamp> {
+    let waits = job.stage == Stage::Waiting && job.approved_by.is_none() && job.cancelled.is_none();
+    let expires = Some(expires).filter(|expires| waits && !expires.is_zero())?;
+    let since = job.unapproved_since.unwrap_or(job.submitted_at);
+    since.checked_add(SignedDuration::try_from(expires).ok()?).ok()
 }
 
 /// When another attempt may begin: at once where the last one ended at the gate, else after a pause that grows
@@ -324,6 +352,7 @@ mod tests {
         ids::DispatchId,
         lifecycle::{Ending, Event, Origin, Work},
         nomad::{TaskState, client_status},
+        outcome::result_file::Approval,
     };
 
     const CHILD: &str = "runner/dispatch-x";
@@ -333,7 +362,7 @@ mod tests {
     }
 
     fn context(second: i64) -> Context {
-        Context { now: at(second), placement: Duration::from_mins(15) }
+        Context { now: at(second), placement: Duration::from_mins(15), expires: Duration::from_secs(60) }
     }
 
     /// A job after the first `count` events of the plain path, all at second 0.
@@ -467,6 +496,51 @@ mod tests {
     fn a_cancelled_job_that_was_not_launched_just_ends() {
         assert!(matches!(next(&cancelled(job(0)), &Seen::default(), context(0)), Next::Do(Step::GiveUp(_))));
         assert_eq!(next(&job(0), &Seen::default(), context(0)), Next::Turn);
+    }
+
+    /// A job that waits for its approval since second 10.
+    fn unapproved_job() -> Job {
+        let mut job = job(0);
+        for (reason, second) in [("review", 10), ("another review", 30)] {
+            let event = Event::Unapproved { reason: reason.to_owned(), digest: String::new() };
+            job.apply(event, at(second)).unwrap();
+        }
+        job
+    }
+
+    #[test]
+    fn what_nobody_approves_in_time_ends_and_a_changed_time_holds_for_it_too() {
+        let job = unapproved_job();
+        let made = |again| Seen { judgement: Judgement::Made(again), ..Seen::default() };
+        assert_eq!(next(&job, &made(None), context(69)), Next::Wait(Some(at(70))));
+        let Next::Do(Step::GiveUp(reason)) = next(&job, &made(None), context(70)) else { panic!() };
+        assert_eq!(reason.cause, Cause::ApprovalExpired);
+        assert!(
+            reason.reason.contains("within 1m") && reason.reason.contains("another review"),
+            "{reason:?}"
+        );
+        let shorter = Context { expires: Duration::from_secs(5), ..context(20) };
+        assert!(matches!(next(&job, &made(None), shorter), Next::Do(Step::GiveUp(_))));
+        let never = Context { expires: Duration::ZERO, ..context(9_999_999) };
+        assert_eq!(next(&job, &made(None), never), Next::Wait(None));
+        // It is looked for evidence once more first, and in between.
+        assert_eq!(next(&job, &Seen::default(), context(70)), Next::Do(Step::Approve));
+        assert_eq!(next(&job, &made(Some(at(70))), context(70)), Next::Do(Step::Approve));
+        assert_eq!(next(&job, &made(Some(at(40))), context(30)), Next::Wait(Some(at(40))));
+    }
+
+    #[test]
+    fn what_is_approved_does_not_expire() {
+        let mut job = unapproved_job();
+        let approval =
+            Approval { rule: "review".to_owned(), by: vec![], digest: String::new(), evidence: vec![] };
+        job.apply(Event::Approved(approval), at(40)).unwrap();
+        assert_eq!(next(&job, &Seen::default(), context(99)), Next::Turn);
+        assert_eq!(approval_expires_at(&job, context(99).expires), None);
+        // An approval that is withdrawn later may be given anew for as long again.
+        let event = Event::Unapproved { reason: "the rules changed".to_owned(), digest: String::new() };
+        job.apply(event, at(50)).unwrap();
+        assert_eq!(approval_expires_at(&job, context(50).expires), Some(at(110)));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `/jobs` and what is below it: looking, cancelling, retrying.
+//! `/jobs` and what is below it: looking, approving, cancelling, retrying.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use super::{
     App, Rooms,
     access::By,
     problem::Problem,
-    view::{JobDetails, JobList, JobSummary, RetryRequest},
+    view::{ApproveRequest, JobDetails, JobList, JobSummary, RejectRequest, RetryRequest},
 };
 use crate::{
     controller::driver::{
@@ -35,6 +35,9 @@ use crate::{
 const PAGE: u32 = 50;
 /// How many jobs a page has at most.
 pub(super) const PAGE_LIMIT: u32 = 200;
+
+/// The longest reason of a rejection, in characters: it is one sentence of the result.
+pub(super) const REASON_LIMIT: usize = 1000;
 
 /// How long the driver's explanation is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -118,6 +121,40 @@ async fn explanation(app: &Rooms, mut jobs: impl Iterator<Item = &Job>) -> Expla
 pub(super) async fn cancel(State(app): State<App>, by: By, id: PathId) -> Result<Response, Problem> {
     let Path(id) = id?;
     Ok(answer(&order(&app, &id, &by, Wish::Cancel).await?))
+}
+
+pub(super) async fn approve(
+    State(app): State<App>,
+    by: By,
+    id: PathId,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let (Path(id), body) = (id?, body?);
+    let ApproveRequest { digest } = if body.is_empty() { ApproveRequest::default() } else { json(&body)? };
+    order(&app, &id, &by, Wish::Approve { digest }).await
+}
+
+pub(super) async fn reject(
+    State(app): State<App>,
+    by: By,
+    id: PathId,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let (Path(id), body) = (id?, body?);
+    let RejectRequest { reason } = json(&body)?;
+    let reason = sentence(&reason)
+        .ok_or_else(|| Problem::invalid(format!("`reason` has 1 to {REASON_LIMIT} characters")))?;
+    order(&app, &id, &by, Wish::Reject { reason }).await
+}
+
+/// A reason as one line, where it says something and is not too long.
+fn sentence(text: &str) -> Option<String> {
+    let words: Vec<String> = text
+        .split_whitespace()
+        .map(|word| word.chars().filter(|character| !character.is_control()).collect())
+        .collect();
+    let line = words.join(" ");
+    (1..=REASON_LIMIT).contains(&line.chars().count()).then_some(line)
 }
 
 pub(super) async fn retry(

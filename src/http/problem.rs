@@ -7,7 +7,7 @@ use axum::{
 };
 
 use super::view::ProblemDocument;
-use crate::{controller::driver::operate, store, telemetry::chain};
+use crate::{approval, controller::driver::operate, store, telemetry::chain};
 
 /// The media type of a problem.
 pub(super) const CONTENT_TYPE: &str = "application/problem+json";
@@ -83,6 +83,12 @@ impl From<operate::Refused> for Problem {
             operate::Refused::Unknown => Self::new(StatusCode::NOT_FOUND, refused.to_string()),
             operate::Refused::Retry(retry) if retry.is_about_the_step() => Self::invalid(retry.to_string()),
             operate::Refused::Retry(retry) => Self::new(StatusCode::CONFLICT, retry.to_string()),
+            operate::Refused::Approval(refused @ approval::Refused::Own(_)) => {
+                Self::new(StatusCode::FORBIDDEN, refused.to_string())
+            }
+            operate::Refused::Approval(_) | operate::Refused::Illegal(_) => {
+                Self::new(StatusCode::CONFLICT, refused.to_string())
+            }
             operate::Refused::Store(error) => error.into(),
         }
     }

@@ -14,7 +14,10 @@ use super::{
     artifacts, events, formulas, health, hooks,
     jobs::{self, PAGE_LIMIT},
     logs, openapi, pause, readyz, scrape, submit,
-    view::{FormulaList, JobDetails, JobList, PauseRequest, PauseState, RetryRequest, Submitted},
+    view::{
+        ApproveRequest, FormulaList, JobDetails, JobList, PauseRequest, PauseState, RejectRequest,
+        RetryRequest, Submitted,
+    },
 };
 use crate::{lifecycle::Phase, tokens::Scope, webhook};
 
@@ -76,6 +79,7 @@ pub(super) fn table() -> Vec<Route> {
     let read = Access::Scope(Scope::Read);
     let may_submit = Access::Scope(Scope::Submit);
     let admin = Access::Scope(Scope::Admin);
+    let may_approve = Access::Scope(Scope::Approve);
     vec![
         Route {
             answers: vec![text(200, "it serves")],
@@ -257,6 +261,44 @@ pub(super) fn table() -> Vec<Route> {
                 read,
                 get(events::events),
                 "Each change of a job's phase as it happens, as Server-Sent Events.",
+            )
+        },
+        Route {
+            body: Some(SchemaGenerator::subschema_for::<ApproveRequest>),
+            answers: vec![
+                json(
+                    200,
+                    "the same person had approved it, and it ended",
+                    SchemaGenerator::subschema_for::<JobDetails>,
+                ),
+                json(202, "it is on record that it may run", SchemaGenerator::subschema_for::<JobDetails>),
+            ],
+            problems: vec![400, 404, 409, 413, 422],
+            ..route(
+                Method::POST,
+                "/jobs/{id}/approve",
+                may_approve,
+                post(jobs::approve),
+                "Lets submitted work run that waits for an approval; 403 for whoever submitted it.",
+            )
+        },
+        Route {
+            body: Some(SchemaGenerator::subschema_for::<RejectRequest>),
+            answers: vec![
+                json(200, "it was rejected before, and ended", SchemaGenerator::subschema_for::<JobDetails>),
+                json(
+                    202,
+                    "it is on record that it may not run",
+                    SchemaGenerator::subschema_for::<JobDetails>,
+                ),
+            ],
+            problems: vec![400, 404, 409, 413, 422],
+            ..route(
+                Method::POST,
+                "/jobs/{id}/reject",
+                may_approve,
+                post(jobs::reject),
+                "Ends submitted work that waits for an approval; 403 for whoever submitted it.",
             )
         },
         Route {

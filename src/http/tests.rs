@@ -170,7 +170,7 @@ async fn every_route_asks_for_its_scope_and_no_other_opens_it() {
             assert_ne!(status, 401, "{name} with {held}");
         }
     }
-    assert_eq!(guarded, 11, "a route that is added is tested by this very list");
+    assert_eq!(guarded, 13, "a route that is added is tested by this very list");
 }
 
 #[tokio::test]
@@ -225,7 +225,9 @@ async fn what_makes_no_sense_is_a_problem_document() {
     let origin = Origin::Hand { child: "c".to_owned(), note: None };
     let job = Job::new(origin, Work::default(), Timestamp::now());
     server.store.save(&job, "seen", Timestamp::now()).await.unwrap();
-    let retry = format!("/jobs/{}/retry", job.job_id);
+    let [retry, approve, reject] =
+        ["retry", "approve", "reject"].map(|verb| format!("/jobs/{}/{verb}", job.job_id));
+    let long = format!("{{\"reason\": \"{}\"}}", "a".repeat(1001));
     let large = " ".repeat(70_000);
     let deep = "[".repeat(10_000);
     for (method, path, body, expected) in [
@@ -259,6 +261,13 @@ async fn what_makes_no_sense_is_a_problem_document() {
         (Method::POST, &retry, "{\"from_step\": 1}", 422),
         (Method::POST, &retry, "{\"from\": \"a\"}", 422),
         (Method::POST, &retry, &large, 413),
+        (Method::POST, &approve, "[]", 422),
+        (Method::POST, &approve, "{\"digest\": 1}", 422),
+        (Method::POST, &reject, "", 400),
+        (Method::POST, &reject, "{}", 422),
+        (Method::POST, &reject, "{\"reason\": \" \\u0000\\n\"}", 422),
+        (Method::POST, &reject, &long, 422),
+        (Method::POST, "/jobs/nothing/approve", "", 404),
     ] {
         let (status, ..) = problem(server.ask(method.clone(), path, Some(&token), body).await).await;
         assert_eq!(status, expected, "{method} {path}");

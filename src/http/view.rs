@@ -169,6 +169,24 @@ pub struct PauseState {
     pub paused: Option<Paused>,
 }
 
+/// What `POST /jobs/{id}/approve` takes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApproveRequest {
+    /// The job's `digest` as it was looked at: where something else would run by now, nothing is approved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+}
+
+/// What `POST /jobs/{id}/reject` takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RejectRequest {
+    /// Why it may not run; white space is made one line.
+    #[schemars(length(min = 1, max = 1000), regex(pattern = r"\S"))]
+    pub reason: String,
+}
+
 /// What `POST /jobs` answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Submitted {

@@ -127,6 +127,7 @@ impl Job {
                 self.approved_by = Some(approval.to_string());
                 self.approval = Some(approval);
                 self.unapproved_digest = None;
+                self.unapproved_since = None;
                 self.waits_for = self.work.awaited(now);
                 self.stage = if self.waits_for.is_some() { Stage::Waiting } else { Stage::Queued };
                 // A job that is approved anew keeps its place.
@@ -138,6 +139,7 @@ impl Job {
                 self.approved_by = None;
                 self.approval = None;
                 self.unapproved_digest = Some(digest);
+                self.unapproved_since.get_or_insert(now);
                 self.waits_for = Some(reason);
                 self.stage = Stage::Waiting;
             }

@@ -44,6 +44,9 @@ pub struct Job {
     /// The digest of what an approval would be for, while there is none.
     #[serde(default)]
     pub unapproved_digest: Option<String>,
+    /// Since when there is none, while there is none; absent from records of earlier versions.
+    #[serde(default)]
+    pub unapproved_since: Option<Timestamp>,
     /// That it shall end, and why.
     pub cancelled: Option<Cancellation>,
     /// Its attempts, the present one last.
@@ -331,6 +334,7 @@ impl Job {
             approved_by: None,
             approval: None,
             unapproved_digest: None,
+            unapproved_since: None,
             cancelled: None,
             attempts: Vec::new(),
             ending: None,

@@ -86,6 +86,14 @@ pub enum Evidence {
         /// The commit that it was read at.
         revision: String,
     },
+    /// Somebody said so who has a token of scope approve and did not submit it.
+    Person {
+        /// The name of the token.
+        name: String,
+        /// When.
+        #[schemars(with = "String")]
+        at: Timestamp,
+    },
     /// A commit that gave a file its content was signed by an allowed key.
     Signature {
         /// The file.
@@ -106,6 +114,17 @@ pub enum Evidence {
         /// Whose approvals count, as the forge names them.
         by: Vec<String>,
     },
+}
+
+impl Approval {
+    /// Who said that it may run, where the approval is somebody's word.
+    #[must_use]
+    pub fn person(&self) -> Option<&str> {
+        self.evidence.iter().find_map(|evidence| match evidence {
+            Evidence::Person { name, .. } => Some(name.as_str()),
+            _ => None,
+        })
+    }
 }
 
 impl fmt::Display for Approval {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 
-use super::{Driver, Slot};
+use super::{super::plan, Driver, Slot};
 use crate::{
     action::after,
     ids::{ActionId, FormulaName, JobId},
@@ -31,8 +31,8 @@ pub struct Explained {
 }
 
 impl Driver {
-    /// Why each job that is not launched is not, why each launched one is not placed, and what the past lets
-    /// expect.
+    /// Why each job that is not launched is not, why each launched one is not placed, until when each one that is
+    /// not approved may wait for that, and what the past lets expect.
     pub(super) fn explain(&self) -> Explanation {
         let now = super::super::now();
         let mut explanation = Explanation::default();
@@ -46,6 +46,12 @@ impl Driver {
             let reasons = &slot.seen.placement;
             if slot.job.stage == Stage::Dispatched && !reasons.is_empty() {
                 explanation.entry(*job_id).or_default().waits_for = Some(format!("a node: {reasons}"));
+            }
+            if let Some(at) = plan::approval_expires_at(&slot.job, self.rules.expires)
+                && let Some(what) = &slot.job.waits_for
+            {
+                let words = format!("{what}; it ends at {at:.0} without");
+                explanation.entry(*job_id).or_default().waits_for = Some(words);
             }
         }
         for (job_id, words) in self.circles() {

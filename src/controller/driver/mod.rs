@@ -1,5 +1,6 @@
 //! The one task that owns every live job.
 
+mod approve;
 mod explain;
 mod findings;
 mod hear;
@@ -85,6 +86,8 @@ pub struct Rules {
     pub queue: queue::Rules,
     /// How long a job may wait for a node.
     pub placement: Duration,
+    /// How long a job may wait for its approval; zero is for ever.
+    pub expires: Duration,
 }
 
 /// How the other tasks reach the driver.
@@ -329,7 +332,8 @@ impl Driver {
             }
             slot.held_until = None;
         }
-        let context = Context { now, placement: self.rules.placement };
+        let Rules { placement, expires, .. } = self.rules;
+        let context = Context { now, placement, expires };
         match plan::next(&slot.job, &slot.seen, context) {
             Next::Do(step) => {
                 self.queue.remove(job_id);

@@ -1,4 +1,4 @@
-//! What operators ask of a job: that it ends, or that it runs again.
+//! What people ask of a job: that it ends, runs again, or may run.
 
 use std::time::Duration;
 
@@ -6,8 +6,9 @@ use tokio::sync::oneshot;
 
 use super::{Driver, Message};
 use crate::{
+    approval,
     ids::JobId,
-    lifecycle::{Cancellation, Event, Job, RetryRefused},
+    lifecycle::{Cancellation, Event, IllegalEvent, Job, RetryRefused},
     outcome::Cause,
     store,
 };
@@ -34,6 +35,16 @@ pub enum Wish {
     /// That it ends. It is over when its record says so, and not before: then its allocation is dead and its
     /// grant withdrawn. A job that has ended, or is ending, is left as it is.
     Cancel,
+    /// That it may run, though somebody else submitted it.
+    Approve {
+        /// The digest of what was looked at; `None` is whatever would run.
+        digest: Option<String>,
+    },
+    /// That it may not run.
+    Reject {
+        /// Why.
+        reason: String,
+    },
     /// That it runs again, though it has ended.
     Retry {
         /// The step that it begins from; `None` is the first.
@@ -50,6 +61,12 @@ pub enum Refused {
     /// It cannot run again.
     #[error(transparent)]
     Retry(#[from] RetryRefused),
+    /// It is not theirs to approve or reject, or not now.
+    #[error(transparent)]
+    Approval(#[from] approval::Refused),
+    /// It cannot take the event as it is.
+    #[error(transparent)]
+    Illegal(#[from] IllegalEvent),
     /// It could not be put on record.
     #[error("{0}")]
     Store(#[from] store::Error),
@@ -60,6 +77,8 @@ impl Driver {
     pub(super) async fn operate(&mut self, order: Order) {
         let answer = match &order.wish {
             Wish::Cancel => self.cancel(&order).await,
+            Wish::Approve { digest } => self.approve(&order, digest.as_deref()).await,
+            Wish::Reject { reason } => self.reject(&order, reason).await,
             Wish::Retry { from_step } => self.retry(&order, from_step.as_deref()).await.map(Some),
         };
         match answer {

@@ -87,7 +87,7 @@ impl Rooms {
     }
 
     /// What an approval of the job is for.
-    fn digest(&self, job: &Job) -> String {
+    pub(in super::super) fn digest(&self, job: &Job) -> String {
         let parent = self.base_jobs.parent(&job.work.base_job, &job.work.shape).ok().flatten();
         // Without one nothing is launched.
         digest(job, parent.as_ref().map(|parent| parent.rendered.hcl.as_str()).unwrap_or_default())
