@@ -2,6 +2,7 @@
 
 mod adoption;
 mod api;
+mod approve;
 mod artifacts;
 mod bad_input;
 mod benchmark;

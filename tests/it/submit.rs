@@ -10,13 +10,13 @@ use crate::support::{World, wait_for};
 const LIMIT: Duration = Duration::from_mins(1);
 
 /// A caller with a token.
-struct Caller<'world> {
+pub(crate) struct Caller<'world> {
     world: &'world World,
     token: String,
 }
 
 impl<'world> Caller<'world> {
-    fn new(world: &'world World, name: &str, scopes: &str) -> Self {
+    pub(crate) fn new(world: &'world World, name: &str, scopes: &str) -> Self {
         Self { world, token: world.token(name, scopes) }
     }
 
@@ -30,7 +30,7 @@ impl<'world> Caller<'world> {
     }
 
     /// The job of a submission that is taken.
-    async fn taken(&self, body: &Value, key: Option<&str>) -> String {
+    pub(crate) async fn taken(&self, body: &Value, key: Option<&str>) -> String {
         let response = self.post(&body.to_string(), key).await;
         assert_eq!(response.status().as_u16(), 202, "{body}");
         let place = response.headers()["location"].to_str().unwrap().to_owned();
@@ -48,13 +48,21 @@ impl<'world> Caller<'world> {
         (status, read(response).await["detail"].as_str().unwrap().to_owned())
     }
 
-    async fn get(&self, job_id: &str) -> (u16, Value) {
+    /// Status and answer of an order about a job.
+    pub(crate) async fn order(&self, job_id: &str, verb: &str, body: &Value) -> (u16, Value) {
+        let url = format!("{}/jobs/{job_id}/{verb}", self.world.agent_address());
+        let request = reqwest::Client::new().post(url).bearer_auth(&self.token).body(body.to_string());
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), read(response).await)
+    }
+
+    pub(crate) async fn get(&self, job_id: &str) -> (u16, Value) {
         let url = format!("{}/jobs/{job_id}", self.world.agent_address());
         let response = reqwest::Client::new().get(url).bearer_auth(&self.token).send().await.unwrap();
         (response.status().as_u16(), read(response).await)
     }
 
-    async fn until(&self, job_id: &str, state: &str) -> Value {
+    pub(crate) async fn until(&self, job_id: &str, state: &str) -> Value {
         wait_for(&format!("{job_id} to be {state}"), LIMIT, async || {
             let (_, job) = self.get(job_id).await;
             if job["state"] == state { Ok(job) } else { Err(job.to_string()) }
@@ -62,7 +70,7 @@ impl<'world> Caller<'world> {
         .await
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.world.consign(arguments).env("CONSIGN_TOKEN", &self.token).output().unwrap()
     }
 }
@@ -71,7 +79,7 @@ async fn read(response: Response) -> Value {
     serde_json::from_str(&response.text().await.unwrap()).unwrap()
 }
 
-fn said(output: &Output) -> (String, String) {
+pub(crate) fn said(output: &Output) -> (String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (text(&output.stdout), text(&output.stderr))
 }
@@ -90,7 +98,8 @@ fn formulas(world: &World) {
     world.ops.commit("formulas", &files);
 }
 
-async fn agent(world: &World) -> crate::support::Agent {
+/// An agent that has read the formulas.
+pub(crate) async fn agent(world: &World) -> crate::support::Agent {
     formulas(world);
     let agent = world.agent().await;
     let caller = Caller::new(world, "first", "submit");
