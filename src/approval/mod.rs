@@ -172,8 +172,7 @@ impl Rules {
         Need { tier, requirement, signers, review, is_direct: is_direct && !may_be_direct, rule }
     }
 
-    /// Decides about a job as far as that takes no evidence but what is on record; `digest` is what an approval is
-    /// for.
+    /// Decides about a job as far as that takes no evidence; `digest` is what an approval is for.
     ///
     /// For work that was submitted `merged` is its formula and the right to submit. No commit of it can be signed
     /// and no pull request reviewed, so whatever is stricter takes somebody else's word.
@@ -198,7 +197,13 @@ impl Rules {
             return Decision::Approved(Approval { rule: self.words(job), by: Vec::new(), digest, evidence });
         }
         match &job.origin {
-            Origin::Submitted { .. } => self.decide_by_person(job, &digest),
+            Origin::Submitted { .. } => {
+                let (rule, id) = (self.words(job), job.job_id);
+                Decision::waiting(format!(
+                    "the approval of {rule}: `consign approve {id}` or `consign reject {id}`, with a token of scope \
+                     approve"
+                ))
+            }
             Origin::Action { .. } | Origin::Hand { .. } => {
                 Decision::waiting(format!("its approval: {}", need.rule))
             }

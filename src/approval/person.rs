@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Decision, Rules};
+use super::Rules;
 use crate::{
     lifecycle::{Cancellation, Job, Origin, Phase, Stage},
     outcome::{
@@ -58,20 +58,6 @@ impl Rules {
         let evidence = vec![Evidence::Person { name: by.to_owned(), at: now }];
         Ok(Some(Approval { rule: self.words(job), by: vec![by.to_owned()], digest, evidence }))
     }
-
-    /// The decision about submitted work that takes somebody else's word: that word counts for as long as it is for
-    /// what would run, and by the rules as they are.
-    pub(super) fn decide_by_person(&self, job: &Job, digest: &str) -> Decision {
-        let rule = self.words(job);
-        let given = job.approval.as_ref().filter(|approval| approval.person().is_some());
-        if let Some(approval) = given.filter(|given| given.digest == digest && given.rule == rule) {
-            return Decision::Approved(approval.clone());
-        }
-        let id = job.job_id;
-        Decision::waiting(format!(
-            "the approval of {rule}: `consign approve {id}` or `consign reject {id}`, with a token of scope approve"
-        ))
-    }
 }
 
 /// The end that `by` gives submitted work that waits for an approval; `None` where somebody rejected it before.
@@ -116,7 +102,8 @@ fn awaits(job: &Job) -> Result<(), Refused> {
 mod tests {
     use super::*;
     use crate::{
-        approval::Requirement,
+        approval::{Decision, Requirement},
+        formula::Body,
         ids::Revision,
         lifecycle::{Ending, Event, Work},
     };
@@ -173,7 +160,8 @@ mod tests {
     fn an_approval_holds_for_that_digest_under_that_rule_alone() {
         let mut job = waiting();
         job.apply(Event::Approved(approve(&job, "ben", None).unwrap().unwrap()), NOW).unwrap();
-        let holds = |rules: Rules, digest: &str| matches!(rules.decide(&job, digest.to_owned()), Decision::Approved(approval) if approval.by == ["ben"]);
+        job.work.body = Some(Body::Program("exit 0".to_owned()));
+        let holds = |rules: Rules, digest: &str| rules.withdraws(&job, digest).is_none();
         assert!(holds(rules(Requirement::Review), "d"));
         assert!(!holds(rules(Requirement::Review), "e"));
         assert!(!holds(rules(Requirement::Signed), "d"));

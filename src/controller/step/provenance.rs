@@ -122,7 +122,7 @@ fn signed_commits(job: &Job) -> Vec<(String, Vec<Revision>)> {
     let evidence = job.approval.iter().flat_map(|approval| &approval.evidence);
     let commits = evidence.filter_map(|evidence| match evidence {
         Evidence::Signature { path, commit, .. } => Some((path.clone(), vec![Revision::parse(commit).ok()?])),
-        Evidence::Merged { .. } | Evidence::Review { .. } => None,
+        Evidence::Merged { .. } | Evidence::Person { .. } | Evidence::Review { .. } => None,
     });
     commits.collect()
 }
