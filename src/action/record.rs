@@ -4,7 +4,6 @@
 //! approved it, so it is never taken for an action that should run.
 
 use jiff::Timestamp;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -95,9 +95,8 @@ impl Publisher {
         let began = Instant::now();
         let published = self.repo.publish(&entries, &subject(&pending)).await;
         let pushed = published.as_ref().ok().map(|published| {
-            let refused =
-                |result: &&PendingResult| published.refused.iter().any(|(path, _)| *path == result.path);
-            pending.len() - pending.iter().filter(refused).count()
+            let is_result = |(path, _): &&(String, _)| path.ends_with(".result.json");
+            pending.len() - published.refused.iter().filter(is_result).count()
         });
         self.metrics.pushed(began.elapsed(), pushed);
         let published = published?;

@@ -149,11 +149,7 @@ pub(super) async fn reject(
 
 /// A reason as one line, where it says something and is not too long.
 fn sentence(text: &str) -> Option<String> {
-    let words: Vec<String> = text
-        .split_whitespace()
-        .map(|word| word.chars().filter(|character| !character.is_control()).collect())
-        .collect();
-    let line = words.join(" ");
+    let line = text.replace(char::is_control, " ").split_whitespace().collect::<Vec<_>>().join(" ");
     (1..=REASON_LIMIT).contains(&line.chars().count()).then_some(line)
 }
 

@@ -46,7 +46,9 @@ impl Driver {
     /// Applies an event to a job that waits, and goes on with it once that is on record.
     async fn put_on_record(&mut self, mut job: Job, event: Event) -> Result<Job, Refused> {
         let (job_id, name, now) = (job.job_id, event.name(), super::super::now());
-        job.apply(event, now)?;
+        if job.apply(event, now).is_err() {
+            return Err(approval::Refused::NotAwaited(job.phase()).into());
+        }
         self.rooms.store.save(&job, name, now).await?;
         let rejected = job.cancelled.as_ref().map(|cancellation| cancellation.reason.clone());
         self.rooms.tell(&job, name, rejected.or_else(|| job.approved_by.clone()).unwrap_or_default());

@@ -8,7 +8,7 @@ use super::{Driver, Message};
 use crate::{
     approval,
     ids::JobId,
-    lifecycle::{Cancellation, Event, IllegalEvent, Job, RetryRefused},
+    lifecycle::{Cancellation, Event, Job, RetryRefused},
     outcome::Cause,
     store,
 };
@@ -64,9 +64,6 @@ pub enum Refused {
     /// It is not theirs to approve or reject, or not now.
     #[error(transparent)]
     Approval(#[from] approval::Refused),
-    /// It cannot take the event as it is.
-    #[error(transparent)]
-    Illegal(#[from] IllegalEvent),
     /// It could not be put on record.
     #[error("{0}")]
     Store(#[from] store::Error),
