@@ -131,7 +131,7 @@ pub(super) async fn approve(
 ) -> Result<Response, Problem> {
     let (Path(id), body) = (id?, body?);
     let ApproveRequest { digest } = if body.is_empty() { ApproveRequest::default() } else { json(&body)? };
-    order(&app, &id, &by, Wish::Approve { digest }).await
+    Ok(answer(&order(&app, &id, &by, Wish::Approve { digest }).await?))
 }
 
 pub(super) async fn reject(
@@ -144,7 +144,7 @@ pub(super) async fn reject(
     let RejectRequest { reason } = json(&body)?;
     let reason = sentence(&reason)
         .ok_or_else(|| Problem::invalid(format!("`reason` has 1 to {REASON_LIMIT} characters")))?;
-    order(&app, &id, &by, Wish::Reject { reason }).await
+    Ok(answer(&order(&app, &id, &by, Wish::Reject { reason }).await?))
 }
 
 /// A reason as one line, where it says something and is not too long.

@@ -86,9 +86,7 @@ impl From<operate::Refused> for Problem {
             operate::Refused::Approval(refused @ approval::Refused::Own(_)) => {
                 Self::new(StatusCode::FORBIDDEN, refused.to_string())
             }
-            operate::Refused::Approval(_) => {
-                Self::new(StatusCode::CONFLICT, refused.to_string())
-            }
+            operate::Refused::Approval(_) => Self::new(StatusCode::CONFLICT, refused.to_string()),
             operate::Refused::Store(error) => error.into(),
         }
     }
