@@ -511,7 +511,7 @@ mod tests {
     #[test]
     fn what_nobody_approves_in_time_ends_and_a_changed_time_holds_for_it_too() {
         let job = unapproved_job();
-        let context = |second| Context { expires: Duration::from_secs(60), ..context(second) };
+        let context = |second| Context { expires: Duration::from_mins(1), ..context(second) };
         let made = |again| Seen { judgement: Judgement::Made(again), ..Seen::default() };
         assert_eq!(next(&job, &made(None), context(69)), Next::Wait(Some(at(70))));
         let Next::Do(Step::GiveUp(reason)) = next(&job, &made(None), context(70)) else { panic!() };
@@ -537,11 +537,11 @@ mod tests {
             Approval { rule: "review".to_owned(), by: vec![], digest: String::new(), evidence: vec![] };
         job.apply(Event::Approved(approval), at(40)).unwrap();
         assert_eq!(next(&job, &Seen::default(), context(99)), Next::Turn);
-        assert_eq!(approval_expires_at(&job, Duration::from_secs(60)), None);
+        assert_eq!(approval_expires_at(&job, Duration::from_mins(1)), None);
         // An approval that is withdrawn later may be given anew for as long again.
         let event = Event::Unapproved { reason: "the rules changed".to_owned(), digest: String::new() };
         job.apply(event, at(50)).unwrap();
-        assert_eq!(approval_expires_at(&job, Duration::from_secs(60)), Some(at(110)));
+        assert_eq!(approval_expires_at(&job, Duration::from_mins(1)), Some(at(110)));
     }
 
     #[test]
