@@ -219,7 +219,7 @@ impl Rules {
             return format!("submitted by {by}, formula {rule}");
         }
         let stricter = self.submitted > requirement;
-        let asked = if stricter { format!("{} ([approval] api)", self.submitted.as_str()) } else { rule };
+        let asked = if stricter { format!("{} by [approval] api", self.submitted.as_str()) } else { rule };
         format!("somebody other than {by}, who submitted it, instead of {asked}")
     }
 
