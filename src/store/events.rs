@@ -103,7 +103,7 @@ mod tests {
         assert!(heard.has_changed().unwrap());
         heard.mark_unchanged();
         store.save(&first, "again", now).await.unwrap();
-        store.submit(&second, None, now).await.unwrap();
+        store.submit(&second, "", None, now).await.unwrap();
         assert!(heard.has_changed().unwrap());
         let all = store.events_after(0, None, 10).await.unwrap();
         assert_eq!(all.iter().map(|event| event.sequence).collect::<Vec<_>>(), [1, 2]);
