@@ -91,6 +91,16 @@ pub fn summary(file: &str, text: &str, diagnostics: &[Diagnostic]) -> String {
     places.join("; ")
 }
 
+/// All messages in one sentence, for a text that nobody wrote and whose places say nothing.
+#[must_use]
+pub fn sentences(diagnostics: &[Diagnostic]) -> String {
+    let sentences = diagnostics.iter().map(|Diagnostic { message, help, .. }| match help {
+        Some(help) => format!("{message} ({help})"),
+        None => message.clone(),
+    });
+    sentences.collect::<Vec<_>>().join("; ")
+}
+
 /// "did you mean" for the candidate nearest to `text`, if one is near enough.
 #[must_use]
 pub fn did_you_mean<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {

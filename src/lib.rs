@@ -41,6 +41,7 @@ pub mod table;
 pub mod telemetry;
 pub mod tokens;
 pub mod track;
+pub mod trigger;
 pub mod validation;
 pub mod vault;
 pub mod webhook;

@@ -1,6 +1,7 @@
 //! The agent: puts the rooms together, checks that they work, runs them, and lets them end.
 
 mod checks;
+pub mod triggers;
 
 use std::{
     path::{Path, PathBuf},
@@ -54,6 +55,11 @@ use crate::{
     telemetry::chain,
     tokens::{Sessions, TokensFile},
     track::artifact::{self, Archive, Collector},
+    trigger::{
+        Trigger,
+        access::Access,
+        attend::{self, Attendant},
+    },
     vault::{self, Vault},
     webhook::{self, deliver::Deliverer},
 };
@@ -263,6 +269,7 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
     let secret = hook_secret(config)?;
     let webhook_secret = webhook_secret(config)?;
     let forges = forges(config)?;
+    let triggers = triggers::read(config)?;
     let ops = ops_settings(config, config.store.path.join("mirror.git"))?;
     let store = Store::open(&config.store.path).await?;
     let archive = Archive::open(&config.artifacts()).map_err(|error| setting("[store] artifacts", &error))?;
@@ -280,6 +287,7 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
     let tasks = TaskTracker::new();
     let driver = Arc::new(OnceLock::new());
     let desk = Arc::new(OnceLock::new());
+    let trigger_handle = Arc::new(OnceLock::new());
     let nomad = Arc::new(nomad);
     let rooms = http::Rooms {
         health: health.clone(),
@@ -297,6 +305,7 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
         desk: Arc::clone(&desk),
         archive: archive.clone(),
         audience: http::Audience::default(),
+        triggers: Arc::clone(&trigger_handle),
         ending: stopping.clone(),
     };
     tasks.spawn(http::serve(listener, Arc::new(rooms)));
@@ -316,6 +325,8 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
         forges,
         desk,
         archive,
+        triggers,
+        trigger_handle,
     }
     .run(&options, &stopping, &tasks)
     .await;
@@ -345,6 +356,9 @@ struct Running<'config> {
     /// Where it finds who takes submissions.
     desk: Arc<OnceLock<Desk>>,
     archive: Archive,
+    triggers: Vec<(Trigger, Access)>,
+    /// Where it finds who attends to triggers.
+    trigger_handle: Arc<OnceLock<attend::Handle>>,
 }
 
 impl Running<'_> {
@@ -437,6 +451,17 @@ impl Running<'_> {
         // They are set here alone.
         drop(self.desk.set(desk));
         drop(self.orders.set(driver.inbox()));
+        let (attendant, handle) = Attendant::load(attend::Settings {
+            triggers: self.triggers,
+            store: self.store.clone(),
+            desk: Arc::clone(&self.desk),
+            folder: attend::marker_folder(&config.store.path),
+            keep: config.triggers.keep,
+        })
+        .await?;
+        triggers::start_sources(config, &handle, stopping, tasks);
+        tasks.spawn(attendant.run(stopping.clone()));
+        drop(self.trigger_handle.set(handle));
         self.ready.store(true, Ordering::Release);
         tasks.spawn(prune::run(self.store.clone(), archive.clone(), config.store.keep.0, stopping.clone()));
         tasks.spawn(artifact::sweep(archive, config.store.artifacts_keep.0, stopping.clone()));

@@ -16,6 +16,7 @@ mod secret;
 mod submit;
 mod table;
 mod token;
+mod trigger;
 mod validate;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -81,6 +82,9 @@ enum Command {
     /// Make, list and revoke the bearer tokens of the HTTP API, on the agent's machine.
     #[command(subcommand)]
     Token(token::Command),
+    /// See triggers and their events, fire one, or ask whether one may run.
+    #[command(subcommand)]
+    Trigger(trigger::Command),
     /// Print the JSON Schema of a file, or of a webhook's body.
     Schema {
         /// Of what.
@@ -192,6 +196,7 @@ async fn perform(command: Command, surroundings: &Surroundings) -> Outcome {
         Command::Pause(arguments) => pause::pause(&arguments, surroundings).await,
         Command::Resume(arguments) => pause::resume(&arguments, surroundings).await,
         Command::Token(command) => token::run(command, surroundings),
+        Command::Trigger(command) => trigger::run(command, surroundings).await,
         Command::Schema { kind } => {
             let schema = match kind {
                 SchemaKind::Action => schema::schema(schema::Kind::Action),

@@ -112,7 +112,11 @@ fn configuration(path: &Path, surroundings: &Surroundings) -> Result<Report, Fai
     let file = path.display().to_string();
     let checked = config::load(Some(path), &surroundings.environment);
     let problem = match &checked {
-        Ok(config) => agent::base_jobs(config).err().map(|error| error.to_string()),
+        Ok(config) => agent::base_jobs(config)
+            .map(drop)
+            .and_then(|()| agent::triggers::read(config).map(drop))
+            .err()
+            .map(|error| error.to_string()),
         Err(config::Error::Invalid { rendered }) => Some(rendered.clone()),
         Err(error) => return Err(Failure(crate::telemetry::chain(error))),
     };

@@ -38,6 +38,7 @@ use crate::{
     hexadecimal::percent,
     http::{
         submit::IDEMPOTENCY_KEY,
+        triggers::{Called, TriggerDetails, TriggerList},
         view::{
             ApproveRequest, FormulaList, JobDetails, JobList, JobSummary, PauseRequest, PauseState,
             ProblemDocument, RejectRequest, RetryRequest, Submitted,
@@ -185,6 +186,26 @@ impl Client {
     /// Has it go on.
     pub async fn resume(&self) -> Result<PauseState, Error> {
         self.read(self.request(Method::POST, "/resume")).await
+    }
+
+    /// All triggers.
+    pub async fn triggers(&self) -> Result<TriggerList, Error> {
+        self.read(self.request(Method::GET, "/triggers")).await
+    }
+
+    /// One trigger with its latest events.
+    pub async fn trigger(&self, name: &str, events: u32) -> Result<TriggerDetails, Error> {
+        let request = self.request(Method::GET, &format!("/triggers/{}", escape(name)));
+        self.read(request.query(&[("events", events)])).await
+    }
+
+    /// Fires a trigger with this content, a JSON object, or with none.
+    pub async fn fire(&self, name: &str, force: bool, content: Option<String>) -> Result<Called, Error> {
+        let mut request = self.request(Method::POST, &format!("/triggers/{}", escape(name)));
+        if force {
+            request = request.query(&[("force", true)]);
+        }
+        self.read(request.body(content.unwrap_or_default())).await
     }
 
     fn logs_of(&self, id: &str) -> RequestBuilder {

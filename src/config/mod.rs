@@ -29,6 +29,7 @@ use crate::{
     duration::Span,
     forge,
     ids::{BotName, SecretName},
+    trigger,
 };
 
 mod reference;
@@ -63,6 +64,10 @@ pub struct Config {
     pub store: Store,
     pub results: Results,
     pub webhooks: Webhooks,
+    pub triggers: Triggers,
+    #[serde(default, skip_serializing)]
+    #[schemars(with = "Vec<trigger::Keys>")]
+    pub trigger: trigger::Triggers,
 }
 
 /// The ops repo.
@@ -252,6 +257,14 @@ pub struct Results {
 pub struct Webhooks {
     pub secret_file: PathBuf,
     pub allow_private: bool,
+}
+
+/// What all triggers share.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in default.toml")]
+pub struct Triggers {
+    pub keep: u32,
 }
 
 /// Why there is no configuration.

@@ -28,6 +28,8 @@ pub(super) enum Access {
     Open,
     /// Whoever has a token with this scope.
     Scope(Scope),
+    /// Whoever the handler itself finds may: with a token of scope submit, or what a trigger alone takes.
+    Trigger,
 }
 
 /// Who asks.
@@ -40,7 +42,7 @@ pub(super) type By = Extension<Holder>;
 /// A handler behind its guard.
 pub(super) fn guarded(handler: MethodRouter<App>, access: Access, rooms: &Arc<Rooms>) -> MethodRouter<App> {
     match access {
-        Access::Probe => handler,
+        Access::Probe | Access::Trigger => handler,
         Access::Open => handler.route_layer(from_fn_with_state(Arc::clone(rooms), count)),
         Access::Scope(scope) => {
             handler.route_layer(from_fn_with_state((Arc::clone(rooms), scope), authorize))
@@ -74,7 +76,8 @@ async fn authorize(
     Ok(next.run(request).await.into_response())
 }
 
-fn authorized(app: &Rooms, scope: Scope, headers: &HeaderMap) -> Result<HolderName, Problem> {
+/// The holder of the token that a request carries, where it has this scope.
+pub(super) fn authorized(app: &Rooms, scope: Scope, headers: &HeaderMap) -> Result<HolderName, Problem> {
     let bearer = bearer(headers)?;
     let tokens = tokens(app)?;
     let token = verify(&tokens, &bearer, Timestamp::now()).map_err(|refused| {
@@ -97,7 +100,7 @@ pub(super) fn tokens(app: &Rooms) -> Result<Arc<[Token]>, Problem> {
 }
 
 /// The token that a request carries.
-fn bearer(headers: &HeaderMap) -> Result<SecretString, Problem> {
+pub(super) fn bearer(headers: &HeaderMap) -> Result<SecretString, Problem> {
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
     let first = given.next();
     if given.next().is_some() {

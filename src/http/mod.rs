@@ -23,6 +23,7 @@ mod stream;
 pub mod submit;
 #[cfg(test)]
 mod tests;
+pub mod triggers;
 pub mod view;
 
 use std::{
@@ -39,6 +40,7 @@ use axum::{
     extract::{DefaultBodyLimit, State},
     http::StatusCode,
     response::{IntoResponse as _, Response},
+    routing::any,
 };
 use serde_json::json;
 use tokio::{net::TcpListener, sync::Notify};
@@ -52,6 +54,7 @@ use crate::{
     store::Store,
     tokens::{Sessions, TokensFile},
     track::artifact::Archive,
+    trigger::attend,
 };
 
 /// The largest body of a request, in bytes, but for the webhook's.
@@ -92,6 +95,8 @@ pub struct Rooms {
     pub archive: Archive,
     /// Who listens to events.
     pub audience: Audience,
+    /// How triggers are reached; set once the agent takes work.
+    pub triggers: Arc<OnceLock<attend::Handle>>,
     /// Ends what would go on for ever.
     pub ending: CancellationToken,
 }
@@ -128,8 +133,8 @@ pub fn router(rooms: Arc<Rooms>) -> Router {
             router.route(path, access::guarded(handler, access, &rooms))
         })
         .merge(page::router(&rooms))
+        .fallback(any(triggers::own_path).layer(DefaultBodyLimit::max(triggers::BODY_LIMIT)))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is nothing here"))
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this cannot be done here")
         })

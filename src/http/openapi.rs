@@ -56,7 +56,7 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator) -> Value {
     match route.access {
         Access::Probe => {}
         Access::Open => refused.push(429),
-        Access::Scope(_) => refused.extend([400, 401, 403, 429, 503]),
+        Access::Scope(_) | Access::Trigger => refused.extend([400, 401, 403, 429, 503]),
     }
     for status in refused {
         responses.insert(status.to_string(), refusal(status, schemas));
@@ -73,8 +73,11 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator) -> Value {
         let schema = body(schemas);
         operation["requestBody"] = json!({ "content": { "application/json": { "schema": schema } } });
     }
-    if let Access::Scope(scope) = route.access {
-        operation["security"] = json!([{ "token": [scope.as_str()] }]);
+    match route.access {
+        Access::Open | Access::Probe => {}
+        Access::Scope(scope) => operation["security"] = json!([{ "token": [scope.as_str()] }]),
+        // A trigger's own token or signature does as well.
+        Access::Trigger => operation["security"] = json!([{ "token": ["submit"] }, {}]),
     }
     operation
 }
@@ -88,6 +91,7 @@ fn in_path(path: &str) -> impl Iterator<Item = &str> {
 fn path_parameter(name: &str) -> Value {
     let description = match name {
         "id" => "A job id, or an action id.",
+        "trigger" => "A trigger's name.",
         _ => "The file's path relative to the task's working directory; its slashes may be escaped.",
     };
     json!({
@@ -135,8 +139,8 @@ const fn why(status: u16) -> &'static str {
     match status {
         400 => "the request cannot be read",
         401 => "there is no authorization, or one that is not known or has expired",
-        403 => "the token has not the scope",
-        404 => "there is no such job, formula or artifact",
+        403 => "the token has not the scope, or the trigger cannot be forced",
+        404 => "there is no such job, formula, artifact or trigger",
         409 => "the job is not in a state for it, or the idempotency key stands for another request",
         413 => "the body is too large",
         416 => "the range lies outside of the file",

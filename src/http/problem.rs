@@ -38,6 +38,11 @@ impl Problem {
         self
     }
 
+    /// What is wrong.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// What was asked for is not there.
     pub(super) fn no_such_job(id: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, format!("there is no job {id:?}: give a job id or an action id"))

@@ -14,6 +14,7 @@ use super::{
     artifacts, events, formulas, health, hooks,
     jobs::{self, PAGE_LIMIT},
     logs, openapi, pause, readyz, scrape, submit,
+    triggers::{self, Called, TriggerDetails, TriggerList},
     view::{
         ApproveRequest, FormulaList, JobDetails, JobList, PauseRequest, PauseState, RejectRequest,
         RetryRequest, Submitted,
@@ -329,6 +330,61 @@ pub(super) fn table() -> Vec<Route> {
             answers: vec![json(200, "it goes on", SchemaGenerator::subschema_for::<PauseState>)],
             ..route(Method::POST, "/resume", admin, post(pause::resume), "Lets a paused queue go on.")
         },
+        Route {
+            answers: vec![json(200, "the triggers", SchemaGenerator::subschema_for::<TriggerList>)],
+            problems: vec![503],
+            ..route(Method::GET, "/triggers", read, get(triggers::list), "What starts work by itself.")
+        },
+        Route {
+            query: vec![Parameter {
+                name: "events",
+                description: "How many of its events are shown at most; 20 where nothing is given.",
+                schema: |_| events_schema(),
+            }],
+            answers: vec![json(200, "the trigger", SchemaGenerator::subschema_for::<TriggerDetails>)],
+            problems: vec![404, 422, 503],
+            ..route(
+                Method::GET,
+                "/triggers/{trigger}",
+                read,
+                get(triggers::show),
+                "One trigger with its latest events.",
+            )
+        },
+        Route {
+            query: vec![Parameter {
+                name: "force",
+                description: "Whether the cooldown is passed over; the trigger must allow it.",
+                schema: SchemaGenerator::subschema_for::<bool>,
+            }],
+            headers: vec![
+                Parameter {
+                    name: "X-Consign-Signature",
+                    description: "Instead of a token: sha256= and the HMAC-SHA256, in hexadecimal, of the timestamp, \
+                                  a dot and the body.",
+                    schema: SchemaGenerator::subschema_for::<String>,
+                },
+                Parameter {
+                    name: "X-Consign-Timestamp",
+                    description: "Seconds since 1970, at most 5 minutes from now.",
+                    schema: SchemaGenerator::subschema_for::<String>,
+                },
+            ],
+            body: Some(|_| schemars::json_schema!({ "type": "object" })),
+            answers: vec![json(
+                200,
+                "it is on record, with what became of it",
+                SchemaGenerator::subschema_for::<Called>,
+            )],
+            problems: vec![400, 401, 403, 404, 413, 422, 503],
+            ..route(
+                Method::POST,
+                "/triggers/{trigger}",
+                Access::Trigger,
+                post(triggers::call).layer(DefaultBodyLimit::max(triggers::BODY_LIMIT)),
+                "Calls a trigger, with its own token or signature or with one of scope submit; also at its own path.",
+            )
+        },
     ]
 }
 
@@ -379,6 +435,10 @@ fn bytes(status: u16, description: &'static str) -> Answer {
 
 fn limit_schema() -> Schema {
     schemars::json_schema!({ "type": "integer", "minimum": 1, "maximum": PAGE_LIMIT })
+}
+
+fn events_schema() -> Schema {
+    schemars::json_schema!({ "type": "integer", "minimum": 0, "maximum": triggers::EVENTS_LIMIT })
 }
 
 fn key_schema() -> Schema {

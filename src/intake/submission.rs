@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::{Rules, formulas::AtRevision, refused_receiver, work};
 use crate::{
     action::Action,
-    diagnostic::Diagnostic,
+    diagnostic::sentences,
     dispatch::shape,
     ids::{JobId, Revision},
     lifecycle::Work,
@@ -138,11 +138,7 @@ fn leave_nulls_out(value: &mut Value) {
 }
 
 fn refused(invalid: &validation::Invalid) -> Refused {
-    let sentences = invalid.problems.iter().map(|Diagnostic { message, help, .. }| match help {
-        Some(help) => format!("{message} ({help})"),
-        None => message.clone(),
-    });
-    let message = sentences.collect::<Vec<_>>().join("; ");
+    let message = sentences(&invalid.problems);
     match invalid.cause {
         Cause::UnknownFormula => Refused::UnknownFormula(message),
         _ => Refused::Invalid(message),

@@ -44,8 +44,9 @@ impl OpsRepo {
         self.difference(from, to, &folders).await
     }
 
-    /// What differs at or below `paths`; everywhere where none is given.
-    pub(super) async fn difference(
+    /// What differs at or below `paths`; everywhere where none is given. [`Error::UnknownRevision`] where the mirror
+    /// lacks one of the two.
+    pub async fn difference(
         &self,
         from: &Revision,
         to: &Revision,

@@ -15,6 +15,7 @@ mod outbox;
 mod paused;
 mod results;
 mod submissions;
+mod triggers;
 mod variants;
 
 use std::{
@@ -36,6 +37,7 @@ pub use self::{
     outbox::Webhook,
     results::PendingResult,
     submissions::{IdempotencyKey, KeyUse},
+    triggers::TriggerChange,
 };
 use crate::ids::{JobId, Revision};
 
@@ -105,6 +107,15 @@ pub enum Error {
     Record {
         /// Which.
         job_id: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// What a trigger knows does not read back, or cannot be written.
+    #[error("the record of trigger {name} does not read")]
+    Trigger {
+        /// Which.
+        name: String,
         /// Why.
         #[source]
         source: serde_json::Error,
