@@ -1,14 +1,13 @@
 //! The agent: puts the rooms together, checks that they work, runs them, and lets them end.
 
 mod checks;
+mod ownership;
+mod settings;
 pub mod triggers;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, Ordering},
 };
 
 use secrecy::SecretString;
@@ -18,17 +17,17 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use self::settings::{
+    allowed, base_jobs, forges, nomad_client, ops_settings, receivers, token, vault_client,
+};
+use self::settings::{approval_rules, collector, hook_secret, rules, webhook_secret};
 use crate::{
-    approval,
-    artifact::Limits,
-    config::{self, Config, given},
+    config::Config,
     controller::{
-        adopt,
-        driver::{Driver, Inbox, Rules},
+        driver::{Driver, Inbox},
         health::Health,
         prune,
         publish::Publisher,
-        recover::{Ground, recover},
         statuses::Statuses,
         step::{Forges, Permits, Progress, Rooms},
         submit::Desk,
@@ -36,36 +35,24 @@ use crate::{
         watch::{self, Watch},
     },
     credential::Credential,
-    dispatch::{
-        base_job::{self, BaseJob},
-        launch::{self, BaseJobs},
-        nodes::Nodes,
-        shape::Allowed,
-    },
-    forge,
+    dispatch::{launch::BaseJobs, nodes::Nodes},
     grant::{self, Grants, Upkeep},
-    http::{self, HookSecret},
-    ids::Revision,
-    intake,
+    http, intake,
     metrics::Metrics,
     nomad, ops_repo,
-    ops_repo::{ClaimError, Keys, OpsRepo, Owner, RemoteUrl},
-    queue,
+    ops_repo::Owner,
     store::{self, Store},
     telemetry::chain,
     tokens::{Sessions, TokensFile},
-    track::artifact::{self, Archive, Collector},
+    track::artifact::{self, Archive},
     trigger::{
         Trigger,
         access::Access,
         attend::{self, Attendant},
     },
-    vault::{self, Vault},
-    webhook::{self, deliver::Deliverer},
+    vault::Vault,
+    webhook::deliver::Deliverer,
 };
-
-/// The setting of the store that says that a take-over is under way.
-const TAKING_OVER: &str = "taking_over";
 
 /// What the agent is started with.
 #[derive(Debug, Clone)]
@@ -131,132 +118,6 @@ pub enum Error {
     Watch(#[from] watch::Error),
 }
 
-/// A Nomad client as the configuration says.
-pub fn nomad_client(config: &Config, token: impl Into<Credential>) -> Result<nomad::Client, nomad::Error> {
-    nomad::Client::new(nomad::Settings {
-        addr: config.nomad.addr.clone(),
-        token: token.into(),
-        namespace: config.nomad.namespace.clone(),
-        region: Some(config.nomad.region.clone()).filter(|region| !region.is_empty()),
-        ca_cert: given(&config.nomad.ca_cert).map(Path::to_path_buf),
-    })
-}
-
-/// A Vault client as the configuration says.
-pub fn vault_client(config: &Config, token: impl Into<Credential>) -> Result<Vault, vault::Error> {
-    Vault::new(&vault::Settings {
-        address: config.vault.addr.clone(),
-        ca_certificate: given(&config.vault.ca_cert).map(Path::to_path_buf),
-        namespace: Some(config.vault.namespace.clone()).filter(|namespace| !namespace.is_empty()),
-        token: token.into(),
-    })
-}
-
-/// The base jobs: those that are part of consign, and those of the configured folder.
-pub fn base_jobs(config: &Config) -> Result<BaseJobs, Error> {
-    let mut jobs = BaseJob::shipped();
-    if let Some(folder) = given(&config.nomad.jobs) {
-        jobs.extend(jobs_in(folder)?);
-    }
-    let settings = base_job::Settings {
-        driver: config.nomad.driver,
-        image: Some(config.nomad.image.clone()).filter(|image| !image.is_empty()),
-        role: config.vault.role.clone(),
-        audience: config.vault.audience.clone(),
-        kv: config.vault.kv.clone(),
-        prefix: config.vault.prefix.clone(),
-        bots: config.vault.bots.clone(),
-        lost_after: config.nomad.lost_after,
-    };
-    let setting = |error: launch::Error| Error::Setting { key: "[nomad] jobs", problem: chain(&error) };
-    BaseJobs::render(&jobs, &settings).map_err(setting)
-}
-
-/// Reads every `<name>.nomad.hcl` of a folder.
-fn jobs_in(folder: &Path) -> Result<Vec<BaseJob>, Error> {
-    let setting = |problem: String| Error::Setting { key: "[nomad] jobs", problem };
-    let unreadable =
-        |path: &Path, error: &std::io::Error| setting(format!("cannot read {}: {error}", path.display()));
-    let mut jobs = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(|error| unreadable(folder, &error))? {
-        let path = entry.map_err(|error| unreadable(folder, &error))?.path();
-        let name =
-            path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".nomad.hcl"));
-        let Some(name) = name else { continue };
-        let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&path, &error))?;
-        let job = BaseJob::read(name, &text).map_err(|problems| {
-            let file = path.display().to_string();
-            let rendered: Vec<String> =
-                problems.iter().map(|problem| problem.render(&file, &text, false)).collect();
-            setting(format!("{file} is no base job:\n{}", rendered.join("\n")))
-        })?;
-        jobs.push(job);
-    }
-    Ok(jobs)
-}
-
-/// A file that is named relative to where the agent was started: git runs elsewhere.
-fn absolute(path: &Path) -> Option<PathBuf> {
-    given(path).map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
-}
-
-/// The settings of the ops repo, with the mirror in `mirror`.
-pub fn ops_settings(config: &Config, mirror: PathBuf) -> Result<ops_repo::Settings, Error> {
-    if config.ops.repo.is_empty() {
-        let problem = "no ops repo is named: give a path, or an ssh or https URL".to_owned();
-        return Err(Error::Setting { key: "[ops] repo", problem });
-    }
-    let setting = |error: ops_repo::Error| Error::Setting { key: "[ops] repo", problem: chain(&error) };
-    Ok(ops_repo::Settings {
-        remote: RemoteUrl::parse(&config.ops.repo).map_err(setting)?,
-        branch: config.ops.branch.clone(),
-        mirror,
-        actions: config.ops.actions.clone(),
-        formulas: config.ops.formulas.clone(),
-        author_name: config.ops.author_name.clone(),
-        author_email: config.ops.author_email.clone(),
-        results_branch: Some(config.results.branch.clone()).filter(|branch| !branch.is_empty()),
-        signing_key: given(&config.results.signing_key).map(Path::to_path_buf),
-        keys: Keys {
-            signers: absolute(&config.approval.signers),
-            revoked: absolute(&config.approval.revoked),
-            openpgp: absolute(&config.approval.openpgp_keys),
-        },
-    })
-}
-
-/// The token of the environment, or else of the configured file; none where neither gives one.
-pub fn token(key: &'static str, environment: Option<SecretString>, file: &Path) -> Result<Credential, Error> {
-    if environment.is_some() {
-        return Ok(environment.into());
-    }
-    let Some(file) = given(file) else { return Ok(Credential::default()) };
-    Credential::from_file(file)
-        .map_err(|error| Error::Setting { key, problem: format!("cannot read {}: {error}", file.display()) })
-}
-
-fn hook_secret(config: &Config) -> Result<HookSecret, Error> {
-    let Some(file) = given(&config.ops.hook_secret_file) else { return Ok(HookSecret::LoopbackOnly) };
-    HookSecret::read(file).map_err(|error| Error::Setting {
-        key: "[ops] hook_secret_file",
-        problem: format!("cannot read {}: {error}", file.display()),
-    })
-}
-
-fn webhook_secret(config: &Config) -> Result<Credential, Error> {
-    let Some(file) = given(&config.webhooks.secret_file) else { return Ok(Credential::default()) };
-    Credential::from_secret_file(file).map_err(|error| Error::Setting {
-        key: "[webhooks] secret_file",
-        problem: format!("cannot read {}: {error}", file.display()),
-    })
-}
-
-/// Where webhooks may go, as the configuration says.
-#[must_use]
-pub fn receivers(config: &Config) -> webhook::Policy {
-    webhook::Policy { allow_private: config.webhooks.allow_private, allow_loopback: false }
-}
-
 /// Runs the agent until `ending`, or until it must not go on.
 pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Error> {
     let config = &options.config;
@@ -309,7 +170,7 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
         ending: stopping.clone(),
     };
     tasks.spawn(http::serve(listener, Arc::new(rooms)));
-    let outcome = Running {
+    let running = Running {
         config,
         nomad,
         vault,
@@ -327,9 +188,9 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
         archive,
         triggers,
         trigger_handle,
-    }
-    .run(&options, &stopping, &tasks)
-    .await;
+    };
+    // Boxed, because it is large.
+    let outcome = Box::pin(running.run(&options, &stopping, &tasks)).await;
     stopping.cancel();
     tasks.close();
     tasks.wait().await;
@@ -363,7 +224,7 @@ struct Running<'config> {
 
 impl Running<'_> {
     async fn run(
-        self,
+        mut self,
         options: &Options,
         stopping: &CancellationToken,
         tasks: &TaskTracker,
@@ -448,33 +309,40 @@ impl Running<'_> {
             progress: rooms.progress.clone(),
             metrics: self.metrics.clone(),
         };
+        if let Some(statuses) = self.statuses(&rooms, &watch) {
+            tasks.spawn(statuses.run(stopping.clone()));
+        }
         // They are set here alone.
         drop(self.desk.set(desk));
         drop(self.orders.set(driver.inbox()));
-        let (attendant, handle) = Attendant::load(attend::Settings {
-            triggers: self.triggers,
-            store: self.store.clone(),
-            desk: Arc::clone(&self.desk),
-            folder: attend::marker_folder(&config.store.path),
-            keep: config.triggers.keep,
-        })
-        .await?;
-        triggers::start_sources(config, &handle, stopping, tasks);
-        tasks.spawn(attendant.run(stopping.clone()));
-        drop(self.trigger_handle.set(handle));
+        self.attend(stopping, tasks).await?;
         self.ready.store(true, Ordering::Release);
         tasks.spawn(prune::run(self.store.clone(), archive.clone(), config.store.keep.0, stopping.clone()));
         tasks.spawn(artifact::sweep(archive, config.store.artifacts_keep.0, stopping.clone()));
         tasks.spawn(sweep::run(Arc::clone(&rooms), config.nomad.variant_keep.0, stopping.clone()));
-        if let Some(statuses) = self.statuses(&rooms, &watch) {
-            tasks.spawn(statuses.run(stopping.clone()));
-        }
         tasks.spawn(driver.run(stopping.clone()));
         tasks.spawn(publisher.run(stopping.clone()));
         let watched = watch.run(stopping.clone()).await;
         self.ready.store(false, Ordering::Release);
         tracing::info!("agent ending: no new work is taken, running tasks are left to Nomad");
         watched.map_err(Error::Watch)
+    }
+
+    /// Starts what attends to triggers, and what tells of their events.
+    async fn attend(&mut self, stopping: &CancellationToken, tasks: &TaskTracker) -> Result<(), Error> {
+        let (attendant, handle) = Attendant::load(attend::Settings {
+            triggers: std::mem::take(&mut self.triggers),
+            store: self.store.clone(),
+            desk: Arc::clone(&self.desk),
+            folder: attend::marker_folder(&self.config.store.path),
+            keep: self.config.triggers.keep,
+        })
+        .await?;
+        triggers::start_sources(self.config, &handle, stopping, tasks);
+        tasks.spawn(attendant.run(stopping.clone()));
+        // It is set here alone.
+        drop(self.trigger_handle.set(handle));
+        Ok(())
     }
 
     /// Who writes commit statuses, where a forge takes some.
@@ -489,129 +357,4 @@ impl Running<'_> {
             wake: Arc::clone(&watch.asked),
         })
     }
-
-    /// Claims the ops repo for this store.
-    async fn claim(&self, repo: &OpsRepo, take_over: bool) -> Result<Revision, Error> {
-        let failed = |error| Error::Claim(Box::new(error));
-        let expected = match repo.owner().await.map_err(failed)? {
-            Some((revision, owner)) if owner.store_id == self.store.id() => return Ok(revision),
-            Some((_, owner)) if !take_over => return Err(Error::Held(owner)),
-            Some((revision, owner)) => {
-                tracing::warn!(store = owner.store_id, host = owner.host, "taking the ops repo over");
-                self.store.set(TAKING_OVER, "yes").await?;
-                Some(revision)
-            }
-            None => None,
-        };
-        let owner =
-            Owner { store_id: self.store.id().to_owned(), host: host(), claimed_at: jiff::Timestamp::now() };
-        repo.claim_owner(&owner, expected.as_ref()).await.map_err(|error| match error {
-            ClaimError::Held { owner, .. } => Error::Held(owner),
-            ClaimError::Failed(error) => failed(error),
-        })
-    }
-
-    /// Recovers what a lost store had launched, where a take-over is under way.
-    async fn recover(&self, rooms: &Rooms, repo: &OpsRepo, config: &Config) -> Result<(), Error> {
-        if self.store.get(TAKING_OVER).await?.as_deref() != Some("yes") {
-            return Ok(());
-        }
-        let failed = |error: ops_repo::Error| Error::Recover(Box::new(error));
-        let tips = repo.tips().await.map_err(failed)?;
-        repo.fetch(&tips).await.map_err(failed)?;
-        let mut entries = Vec::new();
-        for tip in [&tips.branch, &tips.results].into_iter().flatten() {
-            entries.extend(repo.snapshot(tip).await.map_err(failed)?);
-        }
-        let recovered = recover(rooms, &Ground::new(&entries), &config.ops.actions)
-            .await
-            .map_err(|error| Error::Recover(Box::new(error)))?;
-        tracing::info!(recovered, "took over what was launched before");
-        self.store.set(TAKING_OVER, "no").await?;
-        Ok(())
-    }
-}
-
-fn collector(config: &Config, nomad: Arc<nomad::Client>, archive: Archive) -> Collector {
-    let limits = Limits {
-        size: config.store.artifact_size.as_u64(),
-        total: config.store.artifact_total.as_u64(),
-        count: config.store.artifact_count,
-    };
-    Collector::new(nomad, archive, limits, config.store.artifact_reserve.as_u64())
-}
-
-/// A client for each configured forge. A rule that names another one is an error.
-pub fn forges(config: &Config) -> Result<Forges, Error> {
-    let setting = |problem| Error::Setting { key: "[forge]", problem };
-    if let Some(name) = config
-        .approval
-        .rule
-        .iter()
-        .find_map(|rule| rule.forge.as_ref().filter(|name| !config.forge.contains_key(*name)))
-    {
-        return Err(setting(format!(
-            "a rule of [approval] names the forge {name:?}, which there is none of"
-        )));
-    }
-    let client = |(name, settings): (&String, &config::Forge)| {
-        let token = token("[forge] token_file", None, &settings.token_file)?;
-        let settings = forge::Settings {
-            kind: settings.kind,
-            url: settings.url.clone(),
-            repository: settings.repository.clone(),
-            token,
-            ca_cert: given(&settings.ca_cert).map(Path::to_path_buf),
-        };
-        let client = forge::Client::new(&settings)
-            .map_err(|error| setting(format!("[forge.{name}]: {}", chain(&error))))?;
-        Ok((name.clone(), Arc::new(client)))
-    };
-    config.forge.iter().map(client).collect()
-}
-
-/// What actions may ask for, as the configuration says.
-#[must_use]
-pub fn allowed(config: &Config) -> Allowed {
-    Allowed { limits: config.shapes.clone(), mounts: config.mounts.clone(), driver: config.nomad.driver }
-}
-
-fn approval_rules(config: &Config) -> approval::Rules {
-    approval::Rules {
-        low: config.approval.low,
-        medium: config.approval.medium,
-        high: config.approval.high,
-        submitted: config.approval.api,
-        rules: config.approval.rule.clone(),
-    }
-}
-
-fn rules(config: &Config) -> Rules {
-    Rules {
-        adopt: adopt::Rules {
-            enabled: config.adopt.enabled,
-            secrets: config.adopt.secrets.clone(),
-            bots: config.adopt.bots.clone(),
-        },
-        queue: queue::Rules {
-            caps: queue::Caps {
-                running: config.limits.running,
-                formula: config.limits.formula.clone(),
-                model: config.limits.model.clone(),
-                group: config.limits.group.clone(),
-            },
-            ageing: queue::Ageing { each: config.queue.ageing.0 },
-            models: queue::Models {
-                loaded: config.queue.models,
-                patience: config.queue.model_patience.0,
-                minimum: config.queue.model_minimum.0,
-            },
-        },
-        placement: config.limits.placement.0,
-        expires: config.approval.expires.0,
-    }
-}
-
-fn host() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -29,10 +29,6 @@ impl Problem {
         self.status
     }
 
-    pub(super) fn detail(&self) -> &str {
-        &self.detail
-    }
-
     pub(super) fn with_header(mut self, name: HeaderName, value: &str) -> Self {
         self.headers.extend(HeaderValue::from_str(value).map(|value| (name, value)));
         self

@@ -133,6 +133,7 @@ async fn open(settings: &Git, folder: &Path) -> Result<OpsRepo, ops_repo::Error>
         author_email: "consign@localhost".to_owned(),
         results_branch: None,
         signing_key: None,
+        keys: ops_repo::Keys::default(),
     })
     .await
 }
