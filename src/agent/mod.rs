@@ -299,6 +299,7 @@ impl Running<'_> {
             inbox: driver.inbox(),
             rules: watch.rules.clone(),
             base_jobs: self.base_jobs.clone(),
+            formulas: intake::Shelf::default(),
         };
         let publisher = Publisher {
             repo,

@@ -34,6 +34,8 @@ pub struct Desk {
     pub rules: intake::Rules,
     /// The base jobs, some of which run their work as bots.
     pub base_jobs: BaseJobs,
+    /// The formulas that were named before.
+    pub formulas: intake::Shelf,
 }
 
 /// Why a submission is not taken.
@@ -82,7 +84,7 @@ impl Desk {
         let job_id = JobId::new();
         let submitted = Submitted { job_id, by, on_loopback, body };
         let Sound { action, mut work, text } =
-            submission::read(&self.repo, &revision, submitted, &self.rules).await?;
+            submission::read(&self.repo, &self.formulas, &revision, submitted, &self.rules).await?;
         let bot = self.base_jobs.declared(&work.base_job).bot(&action.formula, &work.args);
         work.bot = bot.map_err(|error| submission::Refused::Invalid(error.to_string()))?;
         let origin = Origin::Submitted { by: by.to_owned(), revision };

@@ -1,6 +1,11 @@
 //! The formulas that one revision of the ops repo has.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use tokio::sync::Mutex;
 
 use crate::{
     action::FILE_LIMIT,
@@ -10,6 +15,43 @@ use crate::{
     ops_repo::{self, Blob, BlobId, Entry, EntryKind, OpsRepo},
     validation::{Formulas, SourceFile},
 };
+
+/// How many formulas are kept for the next submissions.
+const KEPT: usize = 256;
+
+/// The formulas of one revision that submissions named: most name the same few, and each reading asks git twice.
+#[derive(Debug, Default)]
+pub struct Shelf(Mutex<Option<Named>>);
+
+#[derive(Debug)]
+struct Named {
+    revision: Revision,
+    formulas: HashMap<FormulaName, Arc<AtRevision>>,
+}
+
+impl Shelf {
+    /// The formula `name` as `revision` has it. Whoever asks for one that is being read waits for it.
+    pub(super) async fn take(
+        &self,
+        repo: &OpsRepo,
+        revision: &Revision,
+        name: FormulaName,
+    ) -> Result<Arc<AtRevision>, ops_repo::Error> {
+        let mut kept = self.0.lock().await;
+        let known = match &mut *kept {
+            Some(known) if known.revision == *revision && known.formulas.len() < KEPT => known,
+            other => other.insert(Named { revision: revision.clone(), formulas: HashMap::new() }),
+        };
+        if let Some(formulas) = known.formulas.get(&name) {
+            return Ok(Arc::clone(formulas));
+        }
+        let formulas = Arc::new(AtRevision::read(repo, revision, &BTreeSet::from([name.clone()])).await?);
+        if formulas.files.contains_key(name.as_str()) {
+            known.formulas.insert(name, Arc::clone(&formulas));
+        }
+        Ok(formulas)
+    }
+}
 
 /// The formulas of one revision.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ pub mod submission;
 
 use std::collections::BTreeMap;
 
-pub use self::formulas::{Listed, list};
+pub use self::formulas::{Listed, Shelf, list};
 use crate::{
     action::{Action, after},
     diagnostic::{Diagnostic, summary},

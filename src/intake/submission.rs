@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::{Rules, formulas::AtRevision, refused_receiver, work};
+use super::{Rules, formulas::Shelf, refused_receiver, work};
 use crate::{
     action::Action,
     diagnostic::sentences,
@@ -64,6 +64,7 @@ pub enum Refused {
 /// is in `rules`.
 pub async fn read(
     repo: &OpsRepo,
+    formulas: &Shelf,
     revision: &Revision,
     submitted: Submitted<'_>,
     rules: &Rules,
@@ -73,8 +74,8 @@ pub async fn read(
     let mut body = completed(submitted).map_err(Refused::Invalid)?;
     let text = text(&body).map_err(Refused::Invalid)?;
     let action = validation::check_action(&path, text.as_bytes()).map_err(|invalid| refused(&invalid))?;
-    let formulas = AtRevision::read(repo, revision, &BTreeSet::from([action.formula])).await?;
-    let valid = match validation::check(&path, text.as_bytes(), &formulas) {
+    let formulas = formulas.take(repo, revision, action.formula).await?;
+    let valid = match validation::check(&path, text.as_bytes(), &*formulas) {
         Checked::Valid(valid) => valid,
         Checked::Invalid(invalid) => return Err(refused(&invalid)),
     };

@@ -17,7 +17,9 @@ async fn every_ending_has_its_result_file() {
         [[steps]]\nname = \"quick\"\nrun = \"echo quick\"\n\
         [[steps]]\nname = \"slow\"\ntimeout = \"1s\"\nrun = \"sleep 60\"\n\
         [[steps]]\nname = \"never\"\nrun = \"echo never\"\n";
-    let order = "echo one\necho two >&2\necho three\nprintf '%s' \"$ARG_GREETING\" >&2\n";
+    // It counts for a while, because a shell tells its processor time in hundredths of a second.
+    let order = "n=0\nwhile [ $n -lt 200000 ]; do n=$((n + 1)); done\n\
+        echo one\necho two >&2\necho three\nprintf '%s' \"$ARG_GREETING\" >&2\n";
     let actions = [
         ("success", action("success", "order", "[args]\ngreeting = \"hällo ${node.unique.id} {{ env }}\"\n")),
         ("exit-three", action("exit-three", "three", "")),
