@@ -20,7 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use self::settings::{
     allowed, base_jobs, forges, nomad_client, ops_settings, receivers, token, vault_client,
 };
-use self::settings::{approval_rules, collector, hook_secret, rules, webhook_secret};
+use self::settings::{api_tokens, approval_rules, collector, hook_secret, rules, webhook_secret};
 use crate::{
     config::Config,
     controller::{
@@ -43,7 +43,7 @@ use crate::{
     ops_repo::Owner,
     store::{self, Store},
     telemetry::chain,
-    tokens::{Sessions, TokensFile},
+    tokens::Sessions,
     track::artifact::{self, Archive},
     trigger::{
         Trigger,
@@ -155,7 +155,7 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
         wake: Arc::clone(&wake),
         ready: Arc::clone(&ready),
         secret,
-        tokens: TokensFile::new(config.tokens_file()),
+        tokens: api_tokens(config),
         limits: http::Limits::new(config.server.rate),
         sessions: Sessions::new().map_err(|error| setting("[server] tokens_file", &error))?,
         store: store.clone(),

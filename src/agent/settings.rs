@@ -11,7 +11,7 @@ use super::Error;
 use crate::{
     approval,
     artifact::Limits,
-    config::{self, Config, given},
+    config::{self, Auth, Config, given},
     controller::{adopt, driver::Rules, step::Forges},
     credential::Credential,
     dispatch::{
@@ -25,6 +25,7 @@ use crate::{
     ops_repo::{Keys, RemoteUrl},
     queue,
     telemetry::chain,
+    tokens::TokensFile,
     track::artifact::{Archive, Collector},
     vault::{self, Vault},
     webhook,
@@ -132,6 +133,11 @@ pub fn token(key: &'static str, environment: Option<SecretString>, file: &Path) 
     let Some(file) = given(file) else { return Ok(Credential::default()) };
     Credential::from_file(file)
         .map_err(|error| Error::Setting { key, problem: format!("cannot read {}: {error}", file.display()) })
+}
+
+/// The tokens of the API; `None` where none is asked for.
+pub(super) fn api_tokens(config: &Config) -> Option<TokensFile> {
+    (config.server.auth == Auth::Token).then(|| TokensFile::new(config.tokens_file()))
 }
 
 pub(super) fn hook_secret(config: &Config) -> Result<HookSecret, Error> {

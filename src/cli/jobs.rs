@@ -100,6 +100,9 @@ pub(super) async fn list(arguments: &List, surroundings: &Surroundings) -> Outco
     } else {
         output::text(&table(&jobs).render(output::colour()));
     }
+    if let Some(paused) = client.paused().await?.paused {
+        output::remark(&plain(&format!("{paused}; `consign resume` launches what waits")));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

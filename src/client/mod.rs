@@ -177,6 +177,11 @@ impl Client {
         self.read(self.request(Method::GET, "/formulas")).await
     }
 
+    /// Whether it launches nothing more, and why; this needs no token.
+    pub async fn paused(&self) -> Result<PauseState, Error> {
+        self.read(self.request(Method::GET, "/health")).await
+    }
+
     /// Has it launch nothing more.
     pub async fn pause(&self, reason: &str) -> Result<PauseState, Error> {
         let reason = reason.to_owned();

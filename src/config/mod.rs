@@ -205,6 +205,16 @@ pub struct Adopt {
     pub bots: Vec<BotName>,
 }
 
+/// Who may use the API and the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Auth {
+    /// Whoever has a bearer token.
+    Token,
+    /// Whoever is on this machine.
+    None,
+}
+
 /// The agent's HTTP server.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -212,6 +222,7 @@ pub struct Adopt {
 pub struct Server {
     #[schemars(with = "String")]
     pub listen: SocketAddr,
+    pub auth: Auth,
     pub tokens_file: PathBuf,
     pub rate: u32,
 }
@@ -341,8 +352,20 @@ pub fn read(name: &str, text: &str, environment: &Environment) -> Result<Config,
     }
     fill(written.get_mut(), defaults.get_ref());
     let root_span = 0..text.len();
+    let server = written.get_ref().get("server").and_then(|server| server.get_ref().get("auth"));
+    let auth_span = server.map_or(0..0, Spanned::span);
     let root = Spanned::new(root_span, written.into_inner());
-    Config::deserialize(toml::de::Deserializer::from(root)).map_err(|error| invalid(name, text, &[error]))
+    let config = Config::deserialize(toml::de::Deserializer::from(root))
+        .map_err(|error| invalid(name, text, &[error]))?;
+    let Server { auth, listen, .. } = config.server;
+    if auth == Auth::None && !listen.ip().to_canonical().is_loopback() {
+        let problem = format!("without tokens whoever reaches {listen} could have anything run");
+        let help =
+            "set [server] listen to a loopback address, such as \"127.0.0.1:8480\", or auth = \"token\"";
+        let problem = Diagnostic::new(problem, auth_span).with_help(help);
+        return Err(Error::Invalid { rendered: problem.render(name, text, false) });
+    }
+    Ok(config)
 }
 
 fn invalid(name: &str, text: &str, errors: &[toml::de::Error]) -> Error {
@@ -563,6 +586,25 @@ mod tests {
         let error = read("consign.toml", "[ops]\nbrnach = \"x\"\n", &environment(&[])).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("consign.toml:2:1") && text.contains("brnach"), "{text}");
+    }
+
+    #[test]
+    fn without_tokens_the_agent_listens_on_loopback_alone() {
+        let config = |listen: &str| format!("[server]\nlisten = \"{listen}\"\nauth = \"none\"\n");
+        for listen in ["127.0.0.1:1", "127.3.2.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            let read = read("consign.toml", &config(listen), &environment(&[])).unwrap();
+            assert_eq!(read.server.auth, Auth::None, "{listen}");
+        }
+        for listen in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "128.0.0.1:1", "[::ffff:10.0.0.1]:1"] {
+            let error = read("consign.toml", &config(listen), &environment(&[])).unwrap_err().to_string();
+            assert!(error.contains("consign.toml:3:8") && error.contains("loopback"), "{error}");
+        }
+        for over in [("CONSIGN_SERVER_AUTH", "none"), ("CONSIGN_SERVER_LISTEN", "127.0.0.1:1")] {
+            let text = "[server]\nlisten = \"0.0.0.0:1\"\n";
+            let read = read("consign.toml", text, &environment(&[over]));
+            assert_eq!(read.is_err(), over.1 == "none", "{over:?}");
+        }
+        assert_eq!(read("consign.toml", "", &environment(&[])).unwrap().server.auth, Auth::Token);
     }
 
     #[test]

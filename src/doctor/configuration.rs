@@ -5,7 +5,7 @@ use std::{fs::File, os::unix::fs::PermissionsExt as _, path::Path};
 use super::{Finding, Tokens};
 use crate::{
     agent,
-    config::{Config, given},
+    config::{Auth, Config, given},
     telemetry::chain,
     tokens::TokensFile,
 };
@@ -31,6 +31,10 @@ pub(super) fn examine(config: &Config, tokens: &Tokens) -> Vec<Finding> {
         findings.push(secret_file(&format!("[forge.{name}] token_file"), &forge.token_file));
     }
     findings.push(match TokensFile::new(config.tokens_file()).tokens() {
+        _ if config.server.auth == Auth::None => {
+            let message = "[server] auth = \"none\": whoever is on this machine may have any formula run";
+            Finding::warning(SUBJECT, message, "Where others have accounts here, set it to \"token\".")
+        }
         Ok(tokens) => {
             let message = format!("[server] tokens_file: {} tokens for the API", tokens.len());
             Finding::ok(SUBJECT, message)

@@ -16,7 +16,7 @@ use secrecy::SecretString;
 use super::{App, Rooms, problem::Problem};
 use crate::{
     telemetry::chain,
-    tokens::{HolderName, Scope, Token, verify},
+    tokens::{HolderName, Scope, Token, TokensFile, verify},
 };
 
 /// Who may use a route.
@@ -76,10 +76,11 @@ async fn authorize(
     Ok(next.run(request).await.into_response())
 }
 
-/// The holder of the token that a request carries, where it has this scope.
+/// Who asks, where they may do what needs this scope: the holder of the token that a request carries, or anyone where
+/// none is asked for.
 pub(super) fn authorized(app: &Rooms, scope: Scope, headers: &HeaderMap) -> Result<HolderName, Problem> {
+    let Some(tokens) = tokens(app)? else { return anyone(scope) };
     let bearer = bearer(headers)?;
-    let tokens = tokens(app)?;
     let token = verify(&tokens, &bearer, Timestamp::now()).map_err(|refused| {
         unauthorized(&refused.to_string(), "Bearer realm=\"consign\", error=\"invalid_token\"")
     })?;
@@ -91,9 +92,20 @@ pub(super) fn authorized(app: &Rooms, scope: Scope, headers: &HeaderMap) -> Resu
     Err(Problem::new(StatusCode::FORBIDDEN, detail).with_header(header::WWW_AUTHENTICATE, &challenge))
 }
 
-/// The tokens on record.
-pub(super) fn tokens(app: &Rooms) -> Result<Arc<[Token]>, Problem> {
-    app.tokens.tokens().map_err(|error| {
+/// Anyone may do everything but approve and reject: that is for somebody else than who submitted it, and nobody can
+/// tell them apart.
+fn anyone(scope: Scope) -> Result<HolderName, Problem> {
+    if scope == Scope::Approve {
+        let detail =
+            "nobody can approve or reject without tokens: the agent runs with [server] auth = \"none\"";
+        return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+    }
+    Ok(HolderName::anyone())
+}
+
+/// The tokens on record; `None` where none is asked for.
+pub(super) fn tokens(app: &Rooms) -> Result<Option<Arc<[Token]>>, Problem> {
+    app.tokens.as_ref().map(TokensFile::tokens).transpose().map_err(|error| {
         tracing::error!(error = chain(&error), "nobody can be authorized");
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the agent cannot read its tokens; its log says more")
     })

@@ -22,7 +22,7 @@ use tokio::{
 
 use super::{
     App,
-    access::{By, Holder},
+    access::{self, By, Holder},
     jobs::find,
     problem::Problem,
     stream,
@@ -199,7 +199,7 @@ impl Listener {
     /// Whether its token is on record still, and good for this.
     fn may_listen(&self) -> Result<(), Over> {
         let now = Timestamp::now();
-        let tokens = self.app.tokens.tokens().map_err(|_| Over::Left)?;
+        let Some(tokens) = access::tokens(&self.app).map_err(|_| Over::Left)? else { return Ok(()) };
         let mut own = tokens.iter().filter(|token| token.name == self.by && !token.is_expired(now));
         own.any(|token| token.may(Scope::Read)).then_some(()).ok_or(Over::Left)
     }

@@ -10,6 +10,7 @@ mod formulas;
 mod hooks;
 mod jobs;
 mod live;
+mod local;
 mod logs;
 pub mod openapi;
 mod page;
@@ -39,6 +40,7 @@ use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, State},
     http::StatusCode,
+    middleware::from_fn,
     response::{IntoResponse as _, Response},
     routing::any,
 };
@@ -73,8 +75,8 @@ pub struct Rooms {
     pub ready: Arc<AtomicBool>,
     /// Who may send the push webhook.
     pub secret: HookSecret,
-    /// Who may use the API.
-    pub tokens: TokensFile,
+    /// Who may use the API; `None` is whoever is on this machine.
+    pub tokens: Option<TokensFile>,
     /// How often they may.
     pub limits: Limits,
     /// Who has logged in to the page.
@@ -125,8 +127,9 @@ pub async fn serve(listener: TcpListener, rooms: Arc<Rooms>) {
 
 /// The routes.
 pub fn router(rooms: Arc<Rooms>) -> Router {
+    let is_open = rooms.tokens.is_none();
     let table = routes::table();
-    table
+    let router = table
         .into_iter()
         .fold(Router::new(), |router, route| {
             let Route { path, access, handler, .. } = route;
@@ -138,7 +141,8 @@ pub fn router(rooms: Arc<Rooms>) -> Router {
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this cannot be done here")
         })
-        .with_state(rooms)
+        .with_state(rooms);
+    if is_open { router.layer(from_fn(local::guard)) } else { router }
 }
 
 async fn readyz(State(app): State<App>) -> Response {

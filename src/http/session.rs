@@ -46,7 +46,13 @@ async fn authorize(
     next: Next,
 ) -> Result<Response, Fault> {
     own(request.method(), request.headers())?;
-    let tokens = access::tokens(&app)?;
+    let Some(tokens) = access::tokens(&app)? else {
+        let holder = access::authorized(&app, scope, request.headers())?;
+        app.limits.holder(&holder)?;
+        request.extensions_mut().insert(Holder(holder));
+        request.extensions_mut().insert(Viewer { name: None, may_submit: true });
+        return Ok(next.run(request).await);
+    };
     let token = session(request.headers())
         .and_then(|session| app.sessions.verify(&tokens, session, Timestamp::now()));
     let Some(token) = token else {
@@ -60,7 +66,7 @@ async fn authorize(
         let detail = format!("this needs a token with scope {scope}, which {}'s has not", token.name);
         return Err(Problem::new(StatusCode::FORBIDDEN, detail).into());
     }
-    let viewer = Viewer { name: token.name.to_string(), may_submit: token.may(Scope::Submit) };
+    let viewer = Viewer { name: Some(token.name.to_string()), may_submit: token.may(Scope::Submit) };
     request.extensions_mut().insert(Holder(token.name.clone()));
     request.extensions_mut().insert(viewer);
     Ok(next.run(request).await)
@@ -89,7 +95,8 @@ pub(super) async fn login(
     app.limits.address(peer.ip())?;
     let Form(Login { token, to }) = form.map_err(Problem::from)?;
     let to = if is_own_path(&to) { to.as_str() } else { "/" };
-    let (tokens, now) = (access::tokens(&app)?, Timestamp::now());
+    let now = Timestamp::now();
+    let Some(tokens) = access::tokens(&app)? else { return Ok(Redirect::to(to).into_response()) };
     let token = match verify(&tokens, &token, now) {
         Ok(token) => token,
         Err(refused) => return Ok(login_needed(to, Some(&refused.to_string()))),
@@ -126,7 +133,7 @@ fn own(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// The host and port of an origin.
-fn host(origin: Option<&str>) -> Option<&str> {
+pub(super) fn host(origin: Option<&str>) -> Option<&str> {
     origin?.split_once("://").map(|(_, host)| host)
 }
 

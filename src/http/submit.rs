@@ -50,8 +50,12 @@ pub(super) async fn submit(
 /// Whether who asks is on this machine. Behind a reverse proxy everybody seems to be: a request that says that it
 /// was forwarded counts as one from elsewhere.
 fn is_on_loopback(peer: SocketAddr, headers: &HeaderMap) -> bool {
-    let forwarded = FORWARDED.iter().any(|name| headers.contains_key(*name));
-    peer.ip().to_canonical().is_loopback() && !forwarded
+    peer.ip().to_canonical().is_loopback() && !is_forwarded(headers)
+}
+
+/// Whether a proxy says that it passes this on.
+pub(super) fn is_forwarded(headers: &HeaderMap) -> bool {
+    FORWARDED.iter().any(|name| headers.contains_key(*name))
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {

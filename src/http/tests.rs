@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Audience, HookSecret, Limits, Live, Rooms, Scrape, access::Access, routes, serve};
 use crate::{
+    config::Auth,
     controller::{driver::Message, health::Health},
     credential::Credential,
     lifecycle::{Job, Origin, Work},
@@ -32,6 +33,7 @@ use crate::{
 
 mod artifacts;
 mod events;
+mod open;
 
 struct Server {
     folder: tempfile::TempDir,
@@ -59,6 +61,10 @@ impl Server {
     }
 
     async fn start_with(audience: Audience, rate: u32) -> Self {
+        Self::start_for(Auth::Token, audience, rate).await
+    }
+
+    async fn start_for(auth: Auth, audience: Audience, rate: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("store")).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -81,7 +87,7 @@ impl Server {
             wake: Arc::new(Notify::new()),
             ready: Arc::new(AtomicBool::new(true)),
             secret: HookSecret::LoopbackOnly,
-            tokens: tokens(folder.path()),
+            tokens: (auth == Auth::Token).then(|| tokens(folder.path())),
             limits: Limits::new(rate),
             sessions: Sessions::new().unwrap(),
             store: store.clone(),

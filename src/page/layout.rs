@@ -5,8 +5,8 @@ use maud::{DOCTYPE, Markup, html};
 /// Who looks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Viewer {
-    /// The name of the token that they logged in with.
-    pub name: String,
+    /// The name of the token that they logged in with; `None` where nobody has to.
+    pub name: Option<String>,
     /// Whether they may cancel and retry.
     pub may_submit: bool,
 }
@@ -30,9 +30,9 @@ pub(super) fn document(title: &str, viewer: Option<&Viewer>, live: Option<&str>,
                 header {
                     a.brand href="/" { "consign" }
                     p #news role="status" {}
-                    @if let Some(viewer) = viewer {
+                    @if let Some((viewer, name)) = viewer.and_then(|viewer| Some((viewer, viewer.name.as_ref()?))) {
                         form method="post" action="/ui/logout" {
-                            span { (viewer.name) @if !viewer.may_submit { " (read-only)" } }
+                            span { (name) @if !viewer.may_submit { " (read-only)" } }
                             button.quiet { "Log out" }
                         }
                     }

@@ -27,7 +27,7 @@ fn before(seconds: i64) -> Timestamp {
 }
 
 fn viewer(may_submit: bool) -> Viewer {
-    Viewer { name: "ann".to_owned(), may_submit }
+    Viewer { name: Some("ann".to_owned()), may_submit }
 }
 
 /// A job that was just submitted by a commit.

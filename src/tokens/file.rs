@@ -1,9 +1,9 @@
 //! The tokens file: replaced as a whole, its owner's alone, and read anew when it has changed.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{DirBuilder, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -115,6 +115,9 @@ impl TokensFile {
         now: Timestamp,
         expires_at: Option<Timestamp>,
     ) -> Result<SecretString, Error> {
+        // Before the agent's first start there is none. What is there keeps its mode.
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(self.folder());
+        made.map_err(self.failed("make the folder of"))?;
         let _turn = self.lock()?;
         let mut tokens = self.tokens()?.to_vec();
         if tokens.iter().any(|token| token.name == name) {

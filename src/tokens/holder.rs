@@ -12,6 +12,12 @@ use crate::ids::{ActionId, InvalidName};
 pub struct HolderName(String);
 
 impl HolderName {
+    /// Whoever asks an agent that asks for no tokens: nobody in particular.
+    #[must_use]
+    pub fn anyone() -> Self {
+        Self("anyone".to_owned())
+    }
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
