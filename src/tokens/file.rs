@@ -115,9 +115,6 @@ impl TokensFile {
         now: Timestamp,
         expires_at: Option<Timestamp>,
     ) -> Result<SecretString, Error> {
-        // Before the agent's first start there is none. What is there keeps its mode.
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(self.folder());
-        made.map_err(self.failed("make the folder of"))?;
         let _turn = self.lock()?;
         let mut tokens = self.tokens()?.to_vec();
         if tokens.iter().any(|token| token.name == name) {
@@ -141,8 +138,11 @@ impl TokensFile {
         self.replace(tokens)
     }
 
-    /// Keeps other commands from changing the file meanwhile: held on its folder, which stays.
+    /// Keeps other commands from changing the file meanwhile: held on its folder, which stays. Before the agent's first
+    /// start it is made as the agent makes it; one that is there keeps its mode.
     fn lock(&self) -> Result<File, Error> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(self.folder());
+        made.map_err(self.failed("make the folder of"))?;
         let folder = File::open(self.folder()).map_err(self.failed("lock the folder of"))?;
         folder.lock().map_err(self.failed("lock the folder of"))?;
         Ok(folder)

@@ -20,7 +20,7 @@ impl<'world> Operator<'world> {
         Self { world, token: world.token(name, scopes) }
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.world.consign(arguments).env("CONSIGN_TOKEN", &self.token).output().unwrap()
     }
 

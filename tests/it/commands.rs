@@ -1,6 +1,6 @@
 //! The operator's and the author's commands, as processes.
 
-use std::process::Output;
+use std::{os::unix::fs::PermissionsExt as _, process::Output};
 
 use serde_json::Value;
 
@@ -138,6 +138,17 @@ async fn secrets_are_put_listed_and_removed() {
     done(&world, &["secret", "rm", &name], b"");
     assert!(done(&world, &["secret", "rm", &name], b"").contains("nothing to change"));
     assert_eq!(own(), serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn a_token_is_made_before_the_agent_was_ever_started() {
+    let world = with_config("token").await;
+    let store = world.path("store");
+    assert!(done(&world, &["token", "list"], b"").is_empty() && !store.exists(), "looking makes nothing");
+    assert!(refused(&world, &["token", "revoke", "ann"]).contains("no token is called ann"));
+    done(&world, &["token", "create", "ann", "--scope", "read"], b"");
+    assert_eq!(std::fs::metadata(&store).unwrap().permissions().mode() & 0o777, 0o700);
+    assert!(done(&world, &["token", "list"], b"").contains("ann"));
 }
 
 #[tokio::test]

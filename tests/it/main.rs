@@ -24,6 +24,7 @@ mod invalid;
 mod layering;
 mod metrics;
 mod mounts;
+mod open;
 mod outages;
 mod outcomes;
 mod ownership;

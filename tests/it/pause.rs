@@ -41,6 +41,9 @@ async fn a_paused_agent_launches_nothing_until_it_is_resumed_also_after_a_crash(
     let said = ann.done(&["pause", "--reason", "a new disk"]);
     assert!(said.starts_with("paused by ann since ") && said.contains("a new disk"), "{said}");
     assert!(ben.refused(&["resume"]).contains("scope admin"));
+    let remark = || String::from_utf8(ben.run(&["jobs", "--phase", "queued"]).stderr).unwrap();
+    let told = remark();
+    assert!(told.starts_with("no jobs\npaused by ann since ") && told.contains("a new disk"), "{told}");
     assert!(ann.refused(&["pause", "--reason", " "]).contains("reason"));
     // It would take the place of what works, and does not while it could not start.
     world.commit_action("after", "quick", group);
@@ -69,6 +72,7 @@ async fn a_paused_agent_launches_nothing_until_it_is_resumed_also_after_a_crash(
     ends(&world.result("after", LIMIT).await, "succeeded", "success");
     ann.until(&submitted, "done").await;
     assert_eq!(agent.health().await["paused"], Value::Null);
+    assert_eq!(remark(), "no jobs\n");
 }
 
 #[tokio::test]
