@@ -118,12 +118,24 @@ fn is_open(mode: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Level;
+    use crate::{config, doctor::Level};
 
     #[test]
     fn only_the_owner_may_have_rights() {
         for (mode, open) in [(0o100_600, false), (0o100_400, false), (0o100_640, true), (0o100_604, true)] {
             assert_eq!(is_open(mode), open, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn an_api_without_tokens_is_warned_of() {
+        for (auth, warned) in [("none", true), ("token", false)] {
+            let text = format!("[server]\nauth = \"{auth}\"\n");
+            let config = config::read("consign.toml", &text, &config::Environment::new()).unwrap();
+            let findings = examine(&config, &Tokens::default());
+            let warns =
+                |finding: &Finding| finding.level == Level::Warning && finding.message.contains("auth");
+            assert_eq!(findings.iter().any(warns), warned, "{findings:?}");
         }
     }
 
