@@ -599,11 +599,10 @@ mod tests {
             let error = read("consign.toml", &config(listen), &environment(&[])).unwrap_err().to_string();
             assert!(error.contains("consign.toml:3:8") && error.contains("loopback"), "{error}");
         }
-        for over in [("CONSIGN_SERVER_AUTH", "none"), ("CONSIGN_SERVER_LISTEN", "127.0.0.1:1")] {
-            let text = "[server]\nlisten = \"0.0.0.0:1\"\n";
-            let read = read("consign.toml", text, &environment(&[over]));
-            assert_eq!(read.is_err(), over.1 == "none", "{over:?}");
-        }
+        let over = environment(&[("CONSIGN_SERVER_AUTH", "none")]);
+        assert!(read("consign.toml", "[server]\nlisten = \"0.0.0.0:1\"\n", &over).is_err());
+        let over = environment(&[("CONSIGN_SERVER_LISTEN", "127.0.0.1:1")]);
+        assert!(read("consign.toml", &config("0.0.0.0:1"), &over).is_ok());
         assert_eq!(read("consign.toml", "", &environment(&[])).unwrap().server.auth, Auth::Token);
     }
 

@@ -8,7 +8,7 @@ use consign::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{World, wait_for};
+use crate::support::{Browser, World, wait_for};
 
 const LIMIT: Duration = Duration::from_mins(1);
 
@@ -82,8 +82,13 @@ async fn work_is_submitted_followed_and_cancelled_without_a_token() {
         );
     }
 
-    let page = reqwest::get(&agent.address).await.unwrap();
-    assert!(page.status().is_success() && page.text().await.unwrap().contains(&guarded));
+    let browser = Browser::start().await;
+    // By its other name too.
+    browser.open(&agent.address.replace("127.0.0.1", "localhost")).await;
+    assert!(browser.text("[aria-labelledby=waiting]").await.contains(&guarded));
+    browser.open(&format!("{}/ui/jobs/{guarded}", agent.address)).await;
+    browser.click("#cancel").await;
+    until(&world, &guarded, "failed").await;
     let rebound = reqwest::Client::new().post(format!("{}/jobs", agent.address));
     let rebound = rebound.header("host", "evil.example").body(greet.to_string()).send().await.unwrap();
     assert_eq!(rebound.status().as_u16(), 403);
