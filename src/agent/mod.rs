@@ -18,9 +18,9 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::settings::{
-    allowed, base_jobs, forges, nomad_client, ops_settings, receivers, token, vault_client,
+    allowed, approval_rules, base_jobs, forges, nomad_client, ops_settings, receivers, token, vault_client,
 };
-use self::settings::{api_tokens, approval_rules, collector, hook_secret, rules, webhook_secret};
+use self::settings::{api_tokens, collector, hook_secret, rules, webhook_secret};
 use crate::{
     config::Config,
     controller::{

@@ -206,7 +206,9 @@ pub fn allowed(config: &Config) -> Allowed {
     Allowed { limits: config.shapes.clone(), mounts: config.mounts.clone(), driver: config.nomad.driver }
 }
 
-pub(super) fn approval_rules(config: &Config) -> approval::Rules {
+/// What approvals are needed, as the configuration says.
+#[must_use]
+pub fn approval_rules(config: &Config) -> approval::Rules {
     approval::Rules {
         low: config.approval.low,
         medium: config.approval.medium,

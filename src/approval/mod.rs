@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     digest::digest,
-    person::{Refused, reject},
+    person::{Refused, may_decide, reject},
 };
 use crate::{
     action::{BlastRadius, DispatchMode},
@@ -179,43 +179,35 @@ impl Rules {
     #[must_use]
     pub fn decide(&self, job: &Job, digest: String) -> Decision {
         let need = self.classify(&job.work);
-        if need.is_direct {
-            return Decision::waiting(format!(
-                "its approval: {}; it says dispatch_mode = \"direct\", which no rule allows here: leave that out, or \
-                 set `direct` in a rule",
-                need.rule
-            ));
-        }
         let (least, revision) = match &job.origin {
             Origin::Action { revision, .. } => (Requirement::Merged, revision),
             Origin::Submitted { revision, .. } => (self.submitted, revision),
             // Nomad let somebody dispatch it.
             Origin::Hand { .. } => return Decision::waiting("it was dispatched by hand"),
         };
-        if need.requirement.max(least) == Requirement::Merged {
+        if !need.is_direct && need.requirement.max(least) == Requirement::Merged {
             let evidence = vec![Evidence::Merged { revision: revision.to_string() }];
             return Decision::Approved(Approval { rule: self.words(job), by: Vec::new(), digest, evidence });
         }
-        match &job.origin {
+        let awaited = match &job.origin {
             Origin::Submitted { .. } => {
                 let (rule, id) = (self.words(job), job.job_id);
-                Decision::waiting(format!(
+                format!(
                     "the approval of {rule}: `consign approve {id}` or `consign reject {id}`, with a token of scope \
                      approve"
-                ))
+                )
             }
-            Origin::Action { .. } | Origin::Hand { .. } => {
-                Decision::waiting(format!("its approval: {}", need.rule))
-            }
-        }
+            Origin::Action { .. } | Origin::Hand { .. } => format!("its approval: {}", need.rule),
+        };
+        Decision::waiting(awaited + need.objection())
     }
 
     /// The rule that a job's approval names, in words: what it needs by the present rules.
     #[must_use]
     pub fn words(&self, job: &Job) -> String {
-        let Need { requirement, rule, .. } = self.classify(&job.work);
+        let Need { requirement, rule, is_direct, .. } = self.classify(&job.work);
         let Origin::Submitted { by, .. } = &job.origin else { return rule };
-        if requirement.max(self.submitted) == Requirement::Merged {
+        if !is_direct && requirement.max(self.submitted) == Requirement::Merged {
             return format!("submitted by {by}, formula {rule}");
         }
         let stricter = self.submitted > requirement;
@@ -241,6 +233,18 @@ impl Rules {
         (approval.rule != words).then(|| {
             format!("its approval anew: the rules changed, it was {} and has to be {words}", approval.rule)
         })
+    }
+}
+
+impl Need {
+    /// What is wrong with its `dispatch_mode` and what to do, to stand behind what it needs; empty where nothing is.
+    #[must_use]
+    pub const fn objection(&self) -> &'static str {
+        if self.is_direct {
+            "; it says dispatch_mode = \"direct\", which no rule allows here: leave that out, or set `direct` in a rule"
+        } else {
+            ""
+        }
     }
 }
 

@@ -73,6 +73,12 @@ pub fn reject(job: &Job, by: &str, reason: &str) -> Result<Option<Cancellation>,
     Ok(Some(Cancellation { cause: Cause::NotApproved, reason }))
 }
 
+/// Whether `by` could approve or reject the job now, with a token of scope approve.
+#[must_use]
+pub fn may_decide(job: &Job, by: &str) -> bool {
+    is_anothers(job, by).is_ok() && awaits(job).is_ok()
+}
+
 /// Whether a job was submitted by somebody other than `by`, who may then have a say in it.
 fn is_anothers(job: &Job, by: &str) -> Result<(), Refused> {
     match &job.origin {
@@ -145,12 +151,14 @@ mod tests {
             assert_eq!(approve(&job, own, None), Err(Refused::Own("ann".to_owned())));
             assert_eq!(reject(&job, own, "no"), Err(Refused::Own("ann".to_owned())));
         }
+        assert_eq!(["ann", "ANN", "ben"].map(|by| may_decide(&job, by)), [false, false, true]);
         assert_eq!(approve(&job, "ben", Some("e")), Err(Refused::Digest(digest())));
         let approval = approve(&job, "ben", Some("d")).unwrap().unwrap();
         let said = approval.to_string();
         assert!(said.starts_with("ben: ") && said.contains("than ann") && said.contains("review"), "{said}");
         job.apply(Event::Approved(approval), NOW).unwrap();
         assert_eq!(job.phase(), Phase::Queued);
+        assert!(!may_decide(&job, "cat"));
         assert_eq!(approve(&job, "ben", None), Ok(None), "said twice");
         assert_eq!(approve(&job, "cat", None), Err(Refused::NotAwaited(Phase::Queued)));
         assert_eq!(reject(&job, "cat", "no"), Err(Refused::NotAwaited(Phase::Queued)));

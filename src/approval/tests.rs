@@ -209,3 +209,21 @@ fn direct_is_accepted_only_where_a_rule_allows_it() {
     let words = "merged (high blast radius, direct by the rule for everything)";
     assert_eq!(approved(BlastRadius::High, Some(true)).as_deref(), Some(words));
 }
+
+#[test]
+fn what_was_submitted_as_direct_says_who_can_approve_it_all_the_same() {
+    for (tier, direct) in [(BlastRadius::High, None), (BlastRadius::Low, Some(false))] {
+        let rules = rules(vec![Rule { direct, ..Rule::default() }]);
+        let work = Work { dispatch_mode: Some(DispatchMode::Direct), ..work(Some(tier), &[]) };
+        let origin = Origin::Submitted { by: "ann".to_owned(), revision: revision() };
+        let mut job = Job { origin, ..committed(work) };
+        let Decision::Waiting { reason, .. } = rules.decide(&job, "d".to_owned()) else { panic!("{tier:?}") };
+        let approve = format!("`consign approve {}`", job.job_id);
+        for words in ["somebody other than ann", approve.as_str(), "which no rule allows here"] {
+            assert!(reason.contains(words), "{reason}");
+        }
+        job.apply(Event::Unapproved { reason, digest: "d".to_owned() }, Timestamp::UNIX_EPOCH).unwrap();
+        let approval = rules.approve(&job, "ben", None, "d".to_owned(), Timestamp::UNIX_EPOCH).unwrap();
+        assert!(approval.unwrap().rule.contains("somebody other than ann"));
+    }
+}

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{Failure, Outcome, Surroundings, output};
 use crate::{
     agent,
+    approval::{Need, Rules},
     config::{self, Config},
     diagnostic::Located,
     dispatch::{
@@ -18,6 +19,7 @@ use crate::{
         shape::{self, Allowed},
     },
     intake,
+    lifecycle::Work,
     validation::{
         Valid, disk,
         tree::{FileKind, FileReport},
@@ -40,6 +42,8 @@ struct Report {
     kind: &'static str,
     problems: Vec<Located>,
     rendered: String,
+    /// What a valid action will need before it runs, by the configured rules.
+    need: Option<Need>,
 }
 
 pub(super) fn run(arguments: &Arguments, surroundings: &Surroundings) -> Outcome {
@@ -67,13 +71,14 @@ pub(super) fn run(arguments: &Arguments, surroundings: &Surroundings) -> Outcome
     let agent = Agent::new(&config, configured)?;
     let colour = output::colour() && !arguments.json;
     for mut report in disk::validate_paths(&files, &config.ops.actions, &config.ops.formulas)? {
-        agent.check(&mut report);
+        let need = agent.check(&mut report);
         let kind = match report.kind {
             FileKind::Action => "action",
             FileKind::Formula => "formula",
         };
         let rendered = report.render(colour);
-        reports.push(Report { file: report.path, kind, problems: report.problems, rendered });
+        let need = need.filter(|_| report.is_valid());
+        reports.push(Report { file: report.path, kind, problems: report.problems, rendered, need });
     }
     print(&reports, arguments.json)?;
     let sound = reports.iter().all(|report| report.problems.is_empty());
@@ -83,28 +88,34 @@ pub(super) fn run(arguments: &Arguments, surroundings: &Surroundings) -> Outcome
 /// What the agent knows and an ops repo does not say.
 struct Agent {
     base_jobs: BaseJobs,
-    /// What may be asked for; `None` where there is no configuration to say so.
-    allowed: Option<Allowed>,
+    /// What may be asked for, and what approvals are needed; `None` where there is no configuration to say so.
+    configured: Option<(Allowed, Rules)>,
 }
 
 impl Agent {
     fn new(config: &Config, configured: bool) -> Result<Self, Failure> {
-        let allowed = configured.then(|| agent::allowed(config));
-        Ok(Self { base_jobs: agent::base_jobs(config)?, allowed })
+        let configured = configured.then(|| (agent::allowed(config), agent::approval_rules(config)));
+        Ok(Self { base_jobs: agent::base_jobs(config)?, configured })
     }
 
-    /// Takes down what the agent would refuse although the files are valid.
-    fn check(&self, report: &mut FileReport) {
-        let Some(Valid { action, formula, args, .. }) = report.valid.as_deref().cloned() else { return };
-        if let Some(allowed) = &self.allowed
-            && let Err(refused) = shape::decide(&action, &formula, allowed)
-        {
+    /// Takes down what the agent would refuse although the files are valid; gives what an action will need, where
+    /// the configuration says.
+    fn check(&self, report: &mut FileReport) -> Option<Need> {
+        let valid = report.valid.as_deref()?.clone();
+        let Valid { action, formula, args, .. } = &valid;
+        let decided =
+            self.configured.as_ref().map(|(allowed, _)| shape::decide(action, formula, allowed)).transpose();
+        let decided = decided.unwrap_or_else(|refused| {
             report.refuse(refused.key, refused.message);
-        }
-        let declared = self.base_jobs.declared(&intake::base_job(&action, &formula));
-        if let Err(error) = declared.bot(&action.formula, &args) {
+            None
+        });
+        let declared = self.base_jobs.declared(&intake::base_job(action, formula));
+        let bot = declared.bot(&action.formula, args).unwrap_or_else(|error| {
             report.refuse("args", error.to_string());
-        }
+            None
+        });
+        let (_, rules) = self.configured.as_ref()?;
+        Some(rules.classify(&Work { bot, ..intake::work(&valid, decided?) }))
     }
 }
 
@@ -132,6 +143,7 @@ fn configuration(path: &Path, surroundings: &Surroundings) -> Result<Report, Fai
         kind: "configuration",
         rendered: problem.unwrap_or_default(),
         file,
+        need: None,
     })
 }
 
@@ -144,7 +156,7 @@ fn base_job(path: &Path) -> Result<Report, Failure> {
     let rendered: Vec<String> =
         problems.iter().map(|problem| problem.render(&file, &text, output::colour())).collect();
     let problems = problems.iter().map(|problem| problem.locate(&file, &text)).collect();
-    Ok(Report { problems, kind: "base job", rendered: rendered.join("\n\n"), file })
+    Ok(Report { problems, kind: "base job", rendered: rendered.join("\n\n"), file, need: None })
 }
 
 fn print(reports: &[Report], as_json: bool) -> Result<(), Failure> {
@@ -152,7 +164,12 @@ fn print(reports: &[Report], as_json: bool) -> Result<(), Failure> {
     if as_json {
         let files: Vec<_> = reports
             .iter()
-            .map(|report| json!({ "file": report.file, "kind": report.kind, "valid": report.problems.is_empty(), "problems": report.problems }))
+            .map(|Report { file, kind, problems, need, .. }| {
+                let approval = need.as_ref().map(|need| {
+                    json!({ "blast_radius": need.tier, "require": need.requirement, "rule": need.rule, "direct_refused": need.is_direct })
+                });
+                json!({ "file": file, "kind": kind, "valid": problems.is_empty(), "problems": problems, "approval": approval })
+            })
             .collect();
         output::line(&serde_json::to_string_pretty(&json!({ "valid": bad == 0, "files": files }))?);
         return Ok(());
@@ -160,6 +177,11 @@ fn print(reports: &[Report], as_json: bool) -> Result<(), Failure> {
     for report in reports.iter().filter(|report| !report.problems.is_empty()) {
         output::line(&report.rendered);
         output::line("");
+    }
+    for report in reports {
+        if let Some(need) = &report.need {
+            output::line(&format!("{} will need: {}{}", report.file, need.rule, need.objection()));
+        }
     }
     if reports.is_empty() {
         output::line("nothing to check: there are no actions or formulas here");

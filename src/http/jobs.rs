@@ -19,7 +19,7 @@ use super::{
     App, Rooms,
     access::By,
     problem::Problem,
-    view::{ApproveRequest, JobDetails, JobList, JobSummary, RejectRequest, RetryRequest},
+    view::{ApproveRequest, JobDetails, JobList, JobSummary, REASON_LIMIT, RejectRequest, RetryRequest},
 };
 use crate::{
     controller::driver::{
@@ -35,9 +35,6 @@ use crate::{
 const PAGE: u32 = 50;
 /// How many jobs a page has at most.
 pub(super) const PAGE_LIMIT: u32 = 200;
-
-/// The longest reason of a rejection, in characters: it is one sentence of the result.
-pub(super) const REASON_LIMIT: usize = 1000;
 
 /// How long the driver's explanation is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -141,16 +138,17 @@ pub(super) async fn reject(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let (Path(id), body) = (id?, body?);
-    let RejectRequest { reason } = json(&body)?;
-    let reason = sentence(&reason)
-        .ok_or_else(|| Problem::invalid(format!("`reason` has 1 to {REASON_LIMIT} characters")))?;
-    Ok(answer(&order(&app, &id, &by, Wish::Reject { reason }).await?))
+    let wish = rejection(json(&body)?)?;
+    Ok(answer(&order(&app, &id, &by, wish).await?))
 }
 
-/// A reason as one line, where it says something and is not too long.
-fn sentence(text: &str) -> Option<String> {
-    let line = text.replace(char::is_control, " ").split_whitespace().collect::<Vec<_>>().join(" ");
-    (1..=REASON_LIMIT).contains(&line.chars().count()).then_some(line)
+/// The wish to reject, where its reason says something and is not too long: as one line.
+pub(super) fn rejection(RejectRequest { reason }: RejectRequest) -> Result<Wish, Problem> {
+    let line = reason.replace(char::is_control, " ").split_whitespace().collect::<Vec<_>>().join(" ");
+    if !(1..=REASON_LIMIT).contains(&line.chars().count()) {
+        return Err(Problem::invalid(format!("`reason` has 1 to {REASON_LIMIT} characters")));
+    }
+    Ok(Wish::Reject { reason: line })
 }
 
 pub(super) async fn retry(

@@ -28,9 +28,10 @@ use super::{
     logs::{self, LogQuery},
     problem::Problem,
     session::{self, By, guarded},
-    view::{JobDetails, JobSummary},
+    view::{ApproveRequest, JobDetails, JobSummary, RejectRequest},
 };
 use crate::{
+    approval,
     controller::driver::operate::Wish,
     formula::Body as Formula,
     ids::JobId,
@@ -76,7 +77,7 @@ impl IntoResponse for Fault {
 
 /// What browsers can ask for.
 pub(super) fn router(rooms: &Arc<Rooms>) -> Router<App> {
-    let (read, submit) = (Scope::Read, Scope::Submit);
+    let (read, submit, may_approve) = (Scope::Read, Scope::Submit, Scope::Approve);
     Router::new()
         .route("/", guarded(get(home), read, rooms))
         .route("/ui/jobs/{id}", guarded(get(show), read, rooms))
@@ -84,6 +85,8 @@ pub(super) fn router(rooms: &Arc<Rooms>) -> Router<App> {
         .route("/ui/jobs/{id}/artifacts/{*name}", guarded(get(artifacts::artifact), read, rooms))
         .route("/ui/jobs/{id}/cancel", guarded(post(cancel), submit, rooms))
         .route("/ui/jobs/{id}/retry", guarded(post(retry), submit, rooms))
+        .route("/ui/jobs/{id}/approve", guarded(post(approve), may_approve, rooms))
+        .route("/ui/jobs/{id}/reject", guarded(post(reject), may_approve, rooms))
         .route("/ui/login", get(session::form).post(session::login))
         .route("/ui/logout", post(session::logout))
         .route("/ui/style.css", get(async || asset("text/css; charset=utf-8", page::STYLE)))
@@ -188,7 +191,7 @@ async fn show(
         None if live => String::new(),
         None => tail(timeout(PATIENCE, logs::printed(&app, &job)).await.ok().flatten().unwrap_or_default()),
     };
-    Ok(Html(page::job(&details, &log, &offer(&job), &viewer, Timestamp::now())))
+    Ok(Html(page::job(&details, &log, &offer(&job, &viewer.name), &viewer, Timestamp::now())))
 }
 
 /// The end of a log.
@@ -199,8 +202,8 @@ fn tail(log: String) -> String {
     }
 }
 
-/// What may be asked of a job as it stands.
-fn offer(job: &Job) -> Offer {
+/// What `by` may ask of a job as it stands.
+fn offer(job: &Job, by: &str) -> Offer {
     let steps = match job.may_run_again() {
         Ok(Formula::Steps(steps)) => steps.iter().map(|step| step.name.clone()).collect(),
         Ok(_) | Err(_) => Vec::new(),
@@ -210,6 +213,7 @@ fn offer(job: &Job) -> Offer {
         cancel: job.outcome().is_none() && job.cancelled.is_none(),
         retry: job.may_run_again().is_ok(),
         from_steps: steps.into_iter().skip(1).filter(passed).collect(),
+        approval: approval::may_decide(job, by),
     }
 }
 
@@ -226,6 +230,26 @@ async fn printed(State(app): State<App>, id: PathId) -> Result<Response, Fault> 
 
 async fn cancel(State(app): State<App>, by: access::By, id: PathId) -> Result<Redirect, Fault> {
     order(&app, &by, id, Wish::Cancel).await
+}
+
+async fn approve(
+    State(app): State<App>,
+    by: access::By,
+    id: PathId,
+    form: Result<Form<ApproveRequest>, FormRejection>,
+) -> Result<Redirect, Fault> {
+    let Form(ApproveRequest { digest }) = form.map_err(Problem::from)?;
+    order(&app, &by, id, Wish::Approve { digest }).await
+}
+
+async fn reject(
+    State(app): State<App>,
+    by: access::By,
+    id: PathId,
+    form: Result<Form<RejectRequest>, FormRejection>,
+) -> Result<Redirect, Fault> {
+    let Form(request) = form.map_err(Problem::from)?;
+    order(&app, &by, id, jobs::rejection(request)?).await
 }
 
 /// From which step a job shall run again.

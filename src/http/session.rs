@@ -66,7 +66,11 @@ async fn authorize(
         let detail = format!("this needs a token with scope {scope}, which {}'s has not", token.name);
         return Err(Problem::new(StatusCode::FORBIDDEN, detail).into());
     }
-    let viewer = Viewer { name: Some(token.name.to_string()), may_submit: token.may(Scope::Submit) };
+    let viewer = Viewer {
+        name: Some(token.name.to_string()),
+        may_submit: token.may(Scope::Submit),
+        may_approve: token.may(Scope::Approve),
+    };
     request.extensions_mut().insert(Holder(token.name.clone()));
     request.extensions_mut().insert(viewer);
     Ok(next.run(request).await)

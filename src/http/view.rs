@@ -178,6 +178,9 @@ pub struct ApproveRequest {
     pub digest: Option<String>,
 }
 
+/// The longest reason of a rejection, in characters: it is one sentence of the result.
+pub const REASON_LIMIT: usize = 1000;
+
 /// What `POST /jobs/{id}/reject` takes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

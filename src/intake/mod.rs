@@ -194,7 +194,9 @@ pub fn base_job(action: &Action, formula: &Formula) -> String {
     named.cloned().unwrap_or_else(|| "runner".to_owned())
 }
 
-fn work(valid: &Valid, decided: Decided) -> Work {
+/// What a valid action asks for, but for the bot that it runs as: only its base job tells.
+#[must_use]
+pub fn work(valid: &Valid, decided: Decided) -> Work {
     let Valid { action, formula, args, .. } = valid;
     let mut env = decided.env;
     env.extend(action.env.clone());
@@ -206,7 +208,6 @@ fn work(valid: &Valid, decided: Decided) -> Work {
         blast_radius: action.blast_radius,
         dispatch_mode: action.dispatch_mode,
         secrets: action.secrets.clone(),
-        // Only its base job tells.
         bot: None,
         args: args.clone(),
         env,

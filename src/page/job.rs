@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use maud::{Markup, PreEscaped, Render, html};
 
 use super::{
+    approval,
     layout::{Viewer, document},
     printable::Printable,
     words::{ago, badge, long, name, place, size},
@@ -24,6 +25,8 @@ pub struct Offer {
     pub retry: bool,
     /// The steps after the first that it can begin from.
     pub from_steps: Vec<String>,
+    /// Whether it waits for an approval that the viewer may give.
+    pub approval: bool,
 }
 
 /// A job as a document; `log` is what it printed, as far as that is at hand.
@@ -40,6 +43,9 @@ pub fn job(job: &JobDetails, log: &str, offer: &Offer, viewer: &Viewer, now: Tim
             @if let Some(cancelled) = job.cancelled.as_ref().filter(|_| !ended) { p.lead { "It is ending: " (cancelled) } }
             (way(job, now))
             .orders {
+                @if viewer.may_approve && offer.approval {
+                    @if let Some(digest) = &job.digest { (approval::forms(&here, digest)) }
+                }
                 @if viewer.may_submit { (orders(&here, offer)) }
                 a href="#log-title" { "To the log" }
             }
@@ -143,6 +149,8 @@ fn facts(job: &JobDetails, now: Timestamp) -> Markup {
         ("Formula", code(summary.formula.as_ref())),
         ("Secrets", Some(if job.secrets.is_empty() { "none".render() } else { secrets })),
         ("Approved by", text(job.approved_by.as_ref())),
+        ("Evidence", job.approval.as_ref().map(|approval| approval::evidence(&approval.evidence, now))),
+        ("Digest", code(job.digest.as_ref())),
         ("Cancelled", text(job.cancelled.as_ref())),
         ("Retried by", text(job.retried_by.as_ref())),
         ("Submitted", Some(ago(summary.submitted_at, now))),

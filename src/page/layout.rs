@@ -9,6 +9,8 @@ pub struct Viewer {
     pub name: Option<String>,
     /// Whether they may cancel and retry.
     pub may_submit: bool,
+    /// Whether they may approve and reject what others submitted.
+    pub may_approve: bool,
 }
 
 /// A whole document. Of `live`, where it is given, the script fetches the part with the id `live` anew.
@@ -32,7 +34,7 @@ pub(super) fn document(title: &str, viewer: Option<&Viewer>, live: Option<&str>,
                     p #news role="status" {}
                     @if let Some((viewer, name)) = viewer.and_then(|viewer| Some((viewer, viewer.name.as_ref()?))) {
                         form method="post" action="/ui/logout" {
-                            span { (name) @if !viewer.may_submit { " (read-only)" } }
+                            span { (name) @if !viewer.may_submit && !viewer.may_approve { " (read-only)" } }
                             button.quiet { "Log out" }
                         }
                     }

@@ -19,7 +19,8 @@ pub fn login(to: &str, wrong: Option<&str>) -> String {
                 button.main { "Log in" }
             }
             p #help.remark {
-                "With scope read it shows; with submit it also cancels and retries. Whoever runs the agent makes one:"
+                "With scope read it shows; with submit it also cancels and retries; with approve it also approves and "
+                "rejects what others submitted. Whoever runs the agent makes one:"
             }
             pre { code { "consign token create NAME --scope read,submit" } }
         }

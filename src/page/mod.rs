@@ -4,6 +4,7 @@
 //! the icon are files of this folder, and nothing is loaded from elsewhere. [`maud`] escapes every text; what a task
 //! printed goes through [`Printable`] first.
 
+mod approval;
 mod home;
 mod job;
 mod layout;

@@ -11,19 +11,28 @@ const log = document.getElementById("log");
 let following = null; // what ends the request for the log
 let complete = false; // whether the log that is shown came to its end
 
-/** Whether somebody is choosing or selecting something in the part that is replaced. */
+/**
+ * Whether somebody is choosing, selecting or pressing something in the part that is replaced. A click on what was
+ * replaced while the button was down would be lost.
+ */
 function inUse() {
+  if (region.matches(":active")) return true;
   const selection = document.getSelection();
   const selects = !selection.isCollapsed && region.contains(selection.anchorNode);
   return selects || (region.contains(document.activeElement) && document.activeElement.matches("select, input"));
 }
 
-/** Puts what came in the place of what is shown; focus and what is open stay. */
+/** Puts what came in the place of what is shown; focus, what is open and what was entered stay. */
 function replace(came) {
   const open = [...region.querySelectorAll("details[open]")].map((details) => details.id);
   const focused = region.contains(document.activeElement) ? document.activeElement.id : "";
+  const entered = [...region.querySelectorAll("input:not([type=hidden]), select")].map((field) => [field.id, field.value]);
   region.replaceChildren(...came.getElementById("live").childNodes);
   for (const id of open) document.getElementById(id)?.setAttribute("open", "");
+  for (const [id, value] of entered) {
+    const field = document.getElementById(id);
+    if (field) field.value = value;
+  }
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
 }
 

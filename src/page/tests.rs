@@ -8,10 +8,10 @@ use super::{Home, Offer, Section, Viewer, fault, home, job, login};
 use crate::{
     http::view::{JobDetails, JobSummary},
     ids::ActionId,
-    lifecycle::{self, Ending, Excerpt, Job, Origin, Stage, Work},
+    lifecycle::{self, Ending, Event, Excerpt, Job, Origin, Stage, Work},
     outcome::{
         Cause,
-        result_file::{Artifact, LogStatus, StepResult},
+        result_file::{Approval, Artifact, Evidence, LogStatus, StepResult},
     },
 };
 
@@ -27,7 +27,7 @@ fn before(seconds: i64) -> Timestamp {
 }
 
 fn viewer(may_submit: bool) -> Viewer {
-    Viewer { name: Some("ann".to_owned()), may_submit }
+    Viewer { name: Some("ann".to_owned()), may_submit, may_approve: false }
 }
 
 /// A job that was just submitted by a commit.
@@ -148,7 +148,7 @@ fn the_example_of_an_action_is_one() {
 
 #[test]
 fn a_failed_job() {
-    let offer = Offer { cancel: false, retry: true, from_steps: vec!["check".to_owned()] };
+    let offer = Offer { retry: true, from_steps: vec!["check".to_owned()], ..Offer::default() };
     let log = "{\"status\":\"accepted\"}\n\u{1b}[31mnot ready\u{1b}[0m\n";
     insta::assert_snapshot!(lines(&job(&details(&failed("")), log, &offer, &viewer(true), now())));
 }
@@ -166,9 +166,65 @@ fn a_job_that_works_follows_its_log_and_can_be_cancelled() {
 
 #[test]
 fn who_may_only_read_is_offered_nothing() {
-    let offer = Offer { cancel: true, retry: true, from_steps: Vec::new() };
-    let document = job(&details(&failed("")), "", &offer, &viewer(false), now());
-    assert!(!document.contains("/cancel") && !document.contains("/retry"), "{document}");
+    let offer = Offer { cancel: true, retry: true, from_steps: Vec::new(), approval: true };
+    let waits = JobDetails { digest: Some("5d41".to_owned()), ..details(&failed("")) };
+    let document = job(&waits, "", &offer, &viewer(false), now());
+    assert!(!document.contains("<form method=\"post\" action=\"/ui/jobs/"), "{document}");
+}
+
+#[test]
+fn who_may_approve_does_so_for_the_digest_that_is_shown() {
+    let waits = queued("deploy-7", "01KAJ3T5B6N0W8Y9M2QX4CZ7DE", "");
+    let waits = JobDetails { digest: Some("5d41".to_owned()), ..details(&waits) };
+    let approver = Viewer { may_approve: true, ..viewer(false) };
+    let shown = |approval| job(&waits, "", &Offer { approval, ..Offer::default() }, &approver, now());
+    let document = shown(true);
+    for words in [
+        "action=\"/ui/jobs/01KAJ3T5B6N0W8Y9M2QX4CZ7DE/approve\"",
+        "action=\"/ui/jobs/01KAJ3T5B6N0W8Y9M2QX4CZ7DE/reject\"",
+        "<input type=\"hidden\" name=\"digest\" value=\"5d41\">",
+        "<code>5d41</code>",
+    ] {
+        assert!(document.contains(words), "{words}: {document}");
+    }
+    assert!(!document.contains("read-only") && !document.contains("/cancel"), "{document}");
+    assert!(!shown(false).contains("/approve\""), "nothing waits for this viewer");
+}
+
+#[test]
+fn an_approval_is_shown_with_what_shows_that_it_was_given() {
+    let evidence = vec![
+        Evidence::Merged { revision: "6f1c".to_owned() },
+        Evidence::Person { name: "ben".to_owned(), at: before(30) },
+        Evidence::Signature {
+            path: "actions/a.toml".to_owned(),
+            commit: "c0ffee".to_owned(),
+            signer: "cat@acme.example".to_owned(),
+            key: "SHA256:abc".to_owned(),
+        },
+        Evidence::Review {
+            url: "https://forge.example/pulls/7".to_owned(),
+            head: "beef".to_owned(),
+            by: vec!["dora".to_owned(), "eve".to_owned()],
+        },
+        Evidence::Review { url: "javascript:alert(1)".to_owned(), head: String::new(), by: Vec::new() },
+    ];
+    let mut approved = queued("deploy-7", "01KAJ3T5B6N0W8Y9M2QX4CZ7DE", "");
+    let rule = "review (high blast radius)".to_owned();
+    let approval = Approval { rule, by: vec!["ben".to_owned()], digest: "5d41".to_owned(), evidence };
+    approved.apply(Event::Approved(approval), before(30)).unwrap();
+    let document = job(&details(&approved), "", &Offer::default(), &viewer(false), now());
+    for words in [
+        "ben: review (high blast radius)",
+        "<code>5d41</code>",
+        "on the branch at <code>6f1c</code>",
+        "ben said so <time",
+        "<code>c0ffee</code> is signed by cat@acme.example, key <code>SHA256:abc</code>",
+        "<a href=\"https://forge.example/pulls/7\">https://forge.example/pulls/7</a> was approved by dora, eve at",
+    ] {
+        assert!(document.contains(words), "{words}: {document}");
+    }
+    assert!(!document.contains("href=\"javascript"), "{document}");
 }
 
 #[test]
@@ -176,7 +232,7 @@ fn nothing_that_came_from_outside_becomes_markup() {
     let hostile = details(&failed(HOSTILE));
     let summary = JobSummary { waits_for: Some(HOSTILE.to_owned()), ..hostile.summary.clone() };
     let list = Section { jobs: vec![summary], more: false };
-    let offer = Offer { cancel: true, retry: true, from_steps: vec![HOSTILE.to_owned()] };
+    let offer = Offer { cancel: true, retry: true, from_steps: vec![HOSTILE.to_owned()], approval: true };
     let all =
         Home { troubles: vec![HOSTILE.to_owned()], waiting: list.clone(), ended: list, ..Home::default() };
     for document in [

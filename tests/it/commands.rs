@@ -69,14 +69,20 @@ async fn what_the_agent_would_refuse_beyond_the_files_is_told_too() {
         ("actions/egg.toml", action("egg", "quick", "after = [\"hen\"]\n")),
         ("actions/hen.toml", action("hen", "quick", "after = [\"EGG\"]\n")),
         ("actions/good.toml", action("good", "quick", "resources = { memory = \"1GiB\" }\n")),
+        (
+            "actions/secret.toml",
+            action("secret", "quick", "dispatch_mode = \"direct\"\n").replace("[]", "[\"PROD_KEY\"]"),
+        ),
         ("formulas/quick.sh", "true\n".to_owned()),
     ] {
         std::fs::create_dir_all(folder.join(name).parent().unwrap()).unwrap();
         std::fs::write(folder.join(name), text).unwrap();
     }
-    let config = format!("{}[shapes]\nmemory = \"4GiB\"\n", world.config_toml());
+    let rule = "[[approval.rule]]\nsecret = \"PROD_*\"\nblast_radius = \"high\"\nrequire = \"review\"\n";
+    let config = format!("{}[shapes]\nmemory = \"4GiB\"\n{rule}", world.config_toml());
     std::fs::write(world.path("consign.toml"), config).unwrap();
-    let shown = refused(&world, &["validate", folder.to_str().unwrap()]);
+    let folder_name = folder.to_str().unwrap();
+    let shown = refused(&world, &["validate", folder_name]);
     for words in [
         "actions/large.toml:6:",
         "4",
@@ -85,17 +91,34 @@ async fn what_the_agent_would_refuse_beyond_the_files_is_told_too() {
         "actions/bot.toml:7:",
         "the argument `bot` names it",
         "egg waits for hen, which waits for EGG",
-        "5 of 7 files are not valid",
+        "actions/good.toml will need: merged (low blast radius)\n",
+        "actions/secret.toml will need: review (high blast radius, by the rule for secret PROD_*",
+        "dispatch_mode = \"direct\", which no rule allows here",
+        "5 of 8 files are not valid",
     ] {
         assert!(shown.contains(words), "{words}: {shown}");
     }
+    assert!(!shown.contains("large.toml will need"), "{shown}");
+    let output = world.operate(&["validate", folder_name, "--json"], b"");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let approval = |name: &str| {
+        let mut files = report["files"].as_array().unwrap().iter();
+        files.find(|file| file["file"].as_str().unwrap().ends_with(name)).unwrap()["approval"].clone()
+    };
+    let secret = approval("secret.toml");
+    assert_eq!(
+        (&secret["blast_radius"], &secret["require"], &secret["direct_refused"]),
+        (&"high".into(), &"review".into(), &true.into())
+    );
+    assert!(approval("large.toml").is_null() && approval("quick.sh").is_null(), "{report}");
     // Without a configuration nobody knows what the agent allows.
     let alone = std::process::Command::new(env!("CARGO_BIN_EXE_consign"))
         .args(["validate", "."])
         .current_dir(&folder)
         .output()
         .unwrap();
-    assert!(said(&alone).contains("3 of 7 files are not valid"), "{}", said(&alone));
+    assert!(said(&alone).contains("3 of 8 files are not valid"), "{}", said(&alone));
+    assert!(!said(&alone).contains("will need"), "{}", said(&alone));
 }
 
 #[tokio::test]

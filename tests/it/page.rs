@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Agent, Browser, World, action, ends, wait_for};
+use crate::{
+    submit::{self, Caller},
+    support::{Agent, Browser, World, action, ends, wait_for},
+};
 
 const LIMIT: Duration = Duration::from_mins(1);
 
@@ -99,6 +102,8 @@ async fn a_person_sees_why_the_third_job_waits_and_does_what_their_token_allows(
     browser.click("header button").await;
     shows(&browser, "h1", "Log in").await;
     log_in(&browser, &agent, "/ui/jobs/gpu-3", &operator).await;
+    // The login has the same address.
+    shows(&browser, "h1", "gpu-3").await;
     assert!(browser.address().await.ends_with("/ui/jobs/gpu-3"), "the login leads back");
     browser.click("#cancel").await;
     shows(&browser, "h1", "failed").await;
@@ -108,6 +113,67 @@ async fn a_person_sees_why_the_third_job_waits_and_does_what_their_token_allows(
     // The page looks again by itself.
     shows(&browser, "h1", "Log in").await;
     assert!(!agent.log().contains(&operator));
+}
+
+/// Waits until the page has looked for news twice from now: what the first look brought is shown then.
+async fn looks_again(browser: &Browser) {
+    let looks =
+        "return performance.getEntriesByType('resource').filter(it => it.name.endsWith('live=true')).length";
+    let before = browser.script(looks).await.as_u64().unwrap();
+    wait_for("two looks", LIMIT, async || {
+        let looks = browser.script(looks).await.as_u64().unwrap();
+        if looks >= before + 2 { Ok(()) } else { Err(looks.to_string()) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_waits_is_approved_or_rejected_by_somebody_else() {
+    let world = World::new("buttons").await;
+    world.bootstrap_with(&world.config_toml().replace("[approval]", "[approval]\napi = \"review\""));
+    let agent = submit::agent(&world).await;
+    let ann = Caller::new(&world, "ann", "read,submit,approve");
+    let ben = Caller::new(&world, "ben", "read,approve");
+    let greet = |who| json!({ "formula": "greet", "args": { "who": who }, "blast_radius": "low" });
+    let (wanted, other) = (ann.taken(&greet("dan"), None).await, ann.taken(&greet("eve"), None).await);
+    let digest = ann.until(&wanted, "waiting").await["digest"].as_str().unwrap().to_owned();
+    ann.until(&other, "waiting").await;
+    let browser = Browser::start().await;
+    let page = format!("/ui/jobs/{wanted}");
+
+    log_in(&browser, &agent, &page, &ann.token).await;
+    shows(&browser, "h1", "waiting").await;
+    let offered = "return [...document.querySelectorAll('main button')].map(it => it.innerText)";
+    assert_eq!(browser.script(offered).await, json!(["Cancel"]), "it is her own");
+    let own = "return fetch(location.pathname + '/approve', { method: 'POST', body: new URLSearchParams() }).then(it => it.status)";
+    assert_eq!(browser.script(own).await, 403);
+    browser.click("header button").await;
+    shows(&browser, "h1", "Log in").await;
+
+    log_in(&browser, &agent, &page, &ben.token).await;
+    shows(&browser, "h1", "waiting").await;
+    shows(&browser, "dl", &digest).await;
+    assert_eq!(browser.script(offered).await, json!(["Approve", "Reject"]));
+    can_be_read(&browser, "approval").await;
+    // A click takes as long as it takes, whatever comes meanwhile.
+    browser.press("#approve").await;
+    looks_again(&browser).await;
+    browser.release().await;
+    shows(&browser, "h1", "done").await;
+    for words in ["ben: somebody other than ann", "ben said so", &digest] {
+        shows(&browser, "dl", words).await;
+    }
+    let approval = &ben.until(&wanted, "done").await["approval"];
+    assert_eq!((&approval["by"], &approval["digest"]), (&json!(["ben"]), &json!(digest)));
+
+    browser.open(&format!("{}/ui/jobs/{other}", agent.address)).await;
+    browser.enter("#reason", "not on a Friday").await;
+    browser.script("document.activeElement.blur()").await;
+    looks_again(&browser).await;
+    browser.click("#reject").await;
+    shows(&browser, "h1", "failed").await;
+    shows(&browser, ".lead", "rejected by ben: not on a Friday").await;
+    assert_eq!(world.ledger_lines(), ["dan"]);
 }
 
 /// Whether everything can be read and used, on the page that is shown: what a person without a mouse, with a

@@ -12,7 +12,7 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// A caller with a token.
 pub(crate) struct Caller<'world> {
     world: &'world World,
-    token: String,
+    pub(crate) token: String,
 }
 
 impl<'world> Caller<'world> {

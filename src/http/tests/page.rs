@@ -60,6 +60,7 @@ async fn the_page_shows_and_does_what_the_token_of_the_login_may() {
     let (cancel, retry) = (format!("{place}/cancel"), format!("{place}/retry"));
     let reader = log_in(&server, &server.token("reader", &[Scope::Read], None)).await;
     let operator = log_in(&server, &server.token("operator", &[Scope::Read, Scope::Submit], None)).await;
+    let approver = log_in(&server, &server.token("approver", &[Scope::Read, Scope::Approve], None)).await;
     let nobody = log_in(&server, &server.token("nobody", &[], None)).await;
     for path in ["/", &place] {
         let (status, document) = get(&server, path, "").await;
@@ -78,6 +79,24 @@ async fn the_page_shows_and_does_what_the_token_of_the_login_may() {
             let answer = send(&server, path, session, "").await;
             assert_eq!(answer.status().as_u16(), expected, "{path}");
             assert!(answer.text().await.unwrap().starts_with("<!DOCTYPE html>"));
+        }
+    }
+    for (verb, form, wrong) in
+        [("approve", "digest=5d41", "digest=5d41&more=1"), ("reject", "reason=no", "reason=+")]
+    {
+        let path = format!("{place}/{verb}");
+        for (session, form, expected) in [
+            ("", form, 401),
+            (&reader, form, 403),
+            (&operator, form, 403),
+            (&approver, form, 503),
+            (&approver, wrong, 422),
+        ] {
+            assert_eq!(
+                send(&server, &path, session, form).await.status().as_u16(),
+                expected,
+                "{path} {form}"
+            );
         }
     }
     for (path, expected) in [("/ui/jobs/unknown", 404), ("/?before=x", 422), ("/ui/jobs/%ff", 400)] {

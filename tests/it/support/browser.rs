@@ -14,6 +14,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::wait_for;
+
 /// The key that `WebDriver` has an element's id under.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
@@ -66,13 +68,17 @@ impl Browser {
     }
 
     async fn request(&self, method: Method, path: &str, body: Value) -> Value {
+        self.answer(method, path, body).await.unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    /// What the driver answers, or its error.
+    async fn answer(&self, method: Method, path: &str, body: Value) -> Result<Value, Value> {
         let url = format!("http://127.0.0.1:{}{path}", self.port);
         let request = self.http.request(method.clone(), url);
         let request = if method == Method::POST { request.json(&body) } else { request };
         let mut answer: Value = request.send().await.unwrap().json().await.unwrap();
         let value = answer["value"].take();
-        assert!(value["error"].is_null(), "{path}: {value}");
-        value
+        if value["error"].is_null() { Ok(value) } else { Err(value) }
     }
 
     async fn post(&self, path: &str, body: Value) -> Value {
@@ -102,21 +108,51 @@ impl Browser {
         text.as_str().unwrap().to_owned()
     }
 
-    async fn element(&self, selector: &str) -> String {
-        let found = self.post("/element", json!({ "using": "css selector", "value": selector })).await;
-        format!("/element/{}", found[ELEMENT].as_str().unwrap())
+    /// Does something with the element that a CSS selector finds, once it is there. Finding and doing are two
+    /// requests, and the page may load, or put another element in its place, before either.
+    async fn on(&self, selector: &str, asked: impl Fn(&Value) -> (String, Value)) {
+        let query = json!({ "using": "css selector", "value": selector });
+        wait_for(selector, Duration::from_secs(30), async || {
+            let done = async {
+                let path = format!("{}/element", self.session);
+                let element = self.answer(Method::POST, &path, query.clone()).await?;
+                let (path, body) = asked(&element);
+                self.answer(Method::POST, &format!("{}{path}", self.session), body).await
+            };
+            let error = match done.await {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            let gone = ["no such element", "stale element reference"].iter().any(|it| error["error"] == **it);
+            assert!(gone, "{selector}: {error}");
+            Err(error.to_string())
+        })
+        .await;
     }
 
     /// Clicks as a person does: what is hidden or covered cannot be clicked.
     pub(crate) async fn click(&self, selector: &str) {
-        let element = self.element(selector).await;
-        self.post(&format!("{element}/click"), json!({})).await;
+        self.on(selector, |element| (format!("/element/{}/click", id(element)), json!({}))).await;
     }
 
     /// Types into a field.
     pub(crate) async fn enter(&self, selector: &str, text: &str) {
-        let element = self.element(selector).await;
-        self.post(&format!("{element}/value"), json!({ "text": text })).await;
+        self.on(selector, |element| (format!("/element/{}/value", id(element)), json!({ "text": text })))
+            .await;
+    }
+
+    /// Presses the mouse's button over something, and holds it until [`Self::release`].
+    pub(crate) async fn press(&self, selector: &str) {
+        self.on(selector, |element| {
+            let over = json!({ "type": "pointerMove", "duration": 0, "origin": element, "x": 0, "y": 0 });
+            ("/actions".to_owned(), mouse(&[over, json!({ "type": "pointerDown", "button": 0 })]))
+        })
+        .await;
+    }
+
+    /// Lets the mouse's button go.
+    pub(crate) async fn release(&self) {
+        self.post("/actions", mouse(&[json!({ "type": "pointerUp", "button": 0 })])).await;
     }
 
     /// Asks the `DevTools` of Chromium.
@@ -159,6 +195,16 @@ impl Browser {
         let picture = self.devtools("Page.captureScreenshot", json!({ "captureBeyondViewport": true })).await;
         BASE64_STANDARD.decode(picture["data"].as_str().unwrap()).unwrap()
     }
+}
+
+/// The id of an element.
+fn id(element: &Value) -> &str {
+    element[ELEMENT].as_str().unwrap()
+}
+
+/// What the mouse does, as `WebDriver` takes it.
+fn mouse(actions: &[Value]) -> Value {
+    json!({ "actions": [{ "type": "pointer", "id": "mouse", "actions": actions }] })
 }
 
 impl Drop for Browser {
