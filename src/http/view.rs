@@ -229,7 +229,8 @@ impl JobSummary {
             cause: ending.map(|ending| ending.cause),
             exit_code: ending.map(|ending| ending.exit_code.unwrap_or(ending.cause.exit_code())),
             error: ending.filter(|_| !succeeded).map(|ending| ending.message.clone()),
-            waits_for: job.waits_for.clone(),
+            // The record keeps what a job that never ran waited for last.
+            waits_for: job.waits_for.clone().filter(|_| job.outcome().is_none()),
             estimate: None,
             formula: job.work.formula.as_ref().map(ToString::to_string),
             attempt: job.attempts.len(),
