@@ -191,7 +191,8 @@ async fn show(
         None if live => String::new(),
         None => tail(timeout(PATIENCE, logs::printed(&app, &job)).await.ok().flatten().unwrap_or_default()),
     };
-    Ok(Html(page::job(&details, &log, &offer(&job, &viewer.name), &viewer, Timestamp::now())))
+    let offer = offer(&job, viewer.name.as_deref().unwrap_or_default());
+    Ok(Html(page::job(&details, &log, &offer, &viewer, Timestamp::now())))
 }
 
 /// The end of a log.

@@ -50,7 +50,7 @@ async fn authorize(
         let holder = access::authorized(&app, scope, request.headers())?;
         app.limits.holder(&holder)?;
         request.extensions_mut().insert(Holder(holder));
-        request.extensions_mut().insert(Viewer { name: None, may_submit: true });
+        request.extensions_mut().insert(Viewer { name: None, may_submit: true, may_approve: false });
         return Ok(next.run(request).await);
     };
     let token = session(request.headers())

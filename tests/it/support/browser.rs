@@ -119,10 +119,7 @@ impl Browser {
                 let (path, body) = asked(&element);
                 self.answer(Method::POST, &format!("{}{path}", self.session), body).await
             };
-            let error = match done.await {
-                Ok(_) => return Ok(()),
-                Err(error) => error,
-            };
+            let Err(error) = done.await else { return Ok(()) };
             let gone = ["no such element", "stale element reference"].iter().any(|it| error["error"] == **it);
             assert!(gone, "{selector}: {error}");
             Err(error.to_string())
