@@ -21,12 +21,14 @@ mod variants;
 use std::{
     fs::{File, TryLockError},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use sqlx::{
     Sqlite, SqlitePool, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+use tokio::time::{Instant, sleep};
 
 pub use self::{
     counts::Counts,
@@ -44,6 +46,11 @@ use crate::ids::{JobId, Revision};
 /// Versions of SQLite before this one can corrupt a database in WAL mode (the WAL-reset bug, 3.7.0 to
 /// 3.51.2).
 const SQLITE_FLOOR: (u32, u32, u32) = (3, 51, 3);
+/// How long a lock is asked for that somebody holds: a process that another one just began holds a copy of its
+/// locks until it has become its own program.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// How long is waited before the lock is asked for again.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The store.
 #[derive(Debug, Clone)]
@@ -141,10 +148,14 @@ impl Store {
         std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o700))
             .map_err(folder_error)?;
         let lock = File::create(folder.join("lock")).map_err(folder_error)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Error::Locked { path: folder.to_path_buf() }),
-            Err(TryLockError::Error(source)) => return Err(folder_error(source)),
+        let patience = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < patience => sleep(LOCK_PAUSE).await,
+                Err(TryLockError::WouldBlock) => return Err(Error::Locked { path: folder.to_path_buf() }),
+                Err(TryLockError::Error(source)) => return Err(folder_error(source)),
+            }
         }
         let options = SqliteConnectOptions::new()
             .filename(folder.join("consign.db"))
