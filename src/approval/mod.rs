@@ -168,8 +168,9 @@ impl Rules {
                 rule = format!("{rule}, {what}{space}by the rule for {}", by.subject());
             }
         }
-        rule.push(')');
-        Need { tier, requirement, signers, review, is_direct: is_direct && !may_be_direct, rule }
+        let is_direct = is_direct && !may_be_direct;
+        rule.push_str(if is_direct { ", not direct)" } else { ")" });
+        Need { tier, requirement, signers, review, is_direct, rule }
     }
 
     /// Decides about a job as far as that takes no evidence; `digest` is what an approval is for.

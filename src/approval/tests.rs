@@ -211,6 +211,22 @@ fn direct_is_accepted_only_where_a_rule_allows_it() {
 }
 
 #[test]
+fn a_rule_that_no_longer_allows_direct_withdraws_what_was_approved_by_it() {
+    let ruled = |direct| rules(vec![Rule { direct: Some(direct), ..Rule::default() }]);
+    for tier in [BlastRadius::Low, BlastRadius::High] {
+        let body = Some(Body::Program("true".to_owned()));
+        let mode = Some(DispatchMode::Direct);
+        let mut job = committed(Work { body, dispatch_mode: mode, ..work(Some(tier), &[]) });
+        let Decision::Approved(approval) = ruled(true).decide(&job, "d".to_owned()) else {
+            panic!("{tier:?}")
+        };
+        job.apply(Event::Approved(approval), Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!(ruled(true).withdraws(&job, "d"), None);
+        assert!(ruled(false).withdraws(&job, "d").unwrap().contains(", not direct)"), "{tier:?}");
+    }
+}
+
+#[test]
 fn what_was_submitted_as_direct_says_who_can_approve_it_all_the_same() {
     for (tier, direct) in [(BlastRadius::High, None), (BlastRadius::Low, Some(false))] {
         let rules = rules(vec![Rule { direct, ..Rule::default() }]);

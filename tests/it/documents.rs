@@ -160,9 +160,12 @@ fn the_operators_page_shows_the_nomad_policy_as_it_is() {
 
 #[test]
 fn the_operators_page_shows_the_unit_as_it_is() {
-    let unit = fs::read_to_string(root().join("systemd/consign.service")).unwrap();
+    let unit = fs::read_to_string(root().join("docs/systemd/consign.service")).unwrap();
     let page = fs::read_to_string(root().join("docs/operate.md")).unwrap();
-    assert!(blocks(&page, "ini").contains(&unit), "docs/operate.md shows another systemd/consign.service");
+    assert!(
+        blocks(&page, "ini").contains(&unit),
+        "docs/operate.md shows another docs/systemd/consign.service"
+    );
 }
 
 #[test]
