@@ -127,7 +127,7 @@ pub(super) async fn approve(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let (Path(id), body) = (id?, body?);
-    let ApproveRequest { digest } = if body.is_empty() { ApproveRequest::default() } else { json(&body)? };
+    let ApproveRequest { digest } = json_or_default(&body)?;
     Ok(answer(&order(&app, &id, &by, Wish::Approve { digest }).await?))
 }
 
@@ -158,7 +158,7 @@ pub(super) async fn retry(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let (Path(id), body) = (id?, body?);
-    let RetryRequest { from_step } = if body.is_empty() { RetryRequest::default() } else { json(&body)? };
+    let RetryRequest { from_step } = json_or_default(&body)?;
     Ok(answer(&order(&app, &id, &by, Wish::Retry { from_step }).await?))
 }
 
@@ -171,6 +171,11 @@ pub(super) fn json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Pro
         return Err(Problem::invalid("the body is not a JSON object"));
     }
     serde_json::from_value(value).map_err(|error| Problem::invalid(format!("the body: {error}")))
+}
+
+/// The JSON of a body that may be left out.
+fn json_or_default<T: serde::de::DeserializeOwned + Default>(body: &[u8]) -> Result<T, Problem> {
+    if body.is_empty() { Ok(T::default()) } else { json(body) }
 }
 
 /// The job that an id names: a job id, or an action id.
