@@ -231,6 +231,7 @@ pub(super) fn rules(config: &Config) -> Rules {
                 formula: config.limits.formula.clone(),
                 model: config.limits.model.clone(),
                 group: config.limits.group.clone(),
+                pending: queue::PENDING,
             },
             ageing: queue::Ageing { each: config.queue.ageing.0 },
             models: queue::Models {

@@ -124,6 +124,7 @@ mod tests {
             formula: Some(formula.to_owned()),
             model: model.map(ToOwned::to_owned),
             concurrency: None,
+            place: "".into(),
         }
     }
 

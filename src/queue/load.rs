@@ -1,6 +1,6 @@
 //! What runs, and how much of it may run at a time.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use jiff::Timestamp;
 
@@ -21,6 +21,8 @@ pub struct Caps {
     pub model: BTreeMap<String, usize>,
     /// Of one concurrency group; an action may ask for a lower limit.
     pub group: BTreeMap<String, usize>,
+    /// Launched and not yet started, of those that ask the same of a node.
+    pub pending: usize,
 }
 
 /// What a limit is about.
@@ -34,6 +36,8 @@ pub enum Scope {
     Model(String),
     /// The jobs of one concurrency group.
     Group(String),
+    /// The jobs that ask the same of a node and have not started.
+    Place(Arc<str>),
 }
 
 /// A limit that is reached.
@@ -62,6 +66,8 @@ pub struct Running {
     pub model: Option<String>,
     /// Its concurrency group.
     pub group: Option<String>,
+    /// What it asks of a node, until its task has started.
+    pub place: Option<Arc<str>>,
 }
 
 /// Everything that runs, and the models that are loaded for it.
@@ -74,7 +80,7 @@ pub struct Load {
 }
 
 impl Running {
-    /// A candidate that was launched, under its job id.
+    /// A candidate that was launched and has started, under its job id.
     pub(super) fn of(candidate: &Candidate, since: Timestamp) -> Self {
         Self {
             name: candidate.job_id.to_string(),
@@ -83,6 +89,7 @@ impl Running {
             formula: candidate.formula.clone(),
             model: candidate.model.clone(),
             group: candidate.concurrency.as_ref().map(|concurrency| concurrency.group.clone()),
+            place: None,
         }
     }
 
@@ -90,7 +97,8 @@ impl Running {
         let formula = self.formula.clone().map(Scope::Formula);
         let model = self.model.clone().map(Scope::Model);
         let group = self.group.clone().map(Scope::Group);
-        [Some(Scope::All), formula, model, group].into_iter().flatten()
+        let place = self.place.clone().map(Scope::Place);
+        [Some(Scope::All), formula, model, group, place].into_iter().flatten()
     }
 }
 
@@ -101,6 +109,7 @@ impl fmt::Display for Scope {
             Self::Formula(name) => write!(formatter, "the formula {name}"),
             Self::Model(name) => write!(formatter, "the model {name}"),
             Self::Group(name) => write!(formatter, "the concurrency group {name}"),
+            Self::Place(_) => write!(formatter, "what asks the same of a node and has not started"),
         }
     }
 }
@@ -229,7 +238,8 @@ impl Caps {
             .concurrency
             .as_ref()
             .map(|concurrency| (Scope::Group(concurrency.group.clone()), self.of_group(concurrency)));
-        [Some((Scope::All, self.running)), formula, model, group]
+        let place = Some((Scope::Place(Arc::clone(&candidate.place)), self.pending));
+        [Some((Scope::All, self.running)), formula, model, group, place]
             .into_iter()
             .flatten()
             .find(|(scope, limit)| *limit != 0 && load.count(scope) >= *limit)

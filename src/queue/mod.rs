@@ -25,6 +25,11 @@ use crate::{action::Concurrency, ids::JobId};
 /// breathing space.
 pub const LAUNCHES: usize = 16;
 
+/// How many jobs that ask the same of a node may be launched and not have started: enough to keep nodes busy
+/// where thousands of short tasks follow each other, few enough that nearly all wait here, in our order and at
+/// no cost. What Nomad cannot place yet holds up only what it could not place either.
+pub const PENDING: usize = 32;
+
 /// One job that may be launched as far as its approval goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
@@ -40,6 +45,8 @@ pub struct Candidate {
     pub model: Option<String>,
     /// The group whose limit it counts against.
     pub concurrency: Option<Concurrency>,
+    /// What it asks of a node: the same for jobs with one base job and one shape.
+    pub place: Arc<str>,
 }
 
 /// What the queue decides by.

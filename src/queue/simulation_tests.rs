@@ -9,6 +9,8 @@ use crate::action::WhenFull;
 
 /// How long a dispatch is under way, in seconds.
 const LAUNCHING: u32 = 2;
+/// How long a job is launched before it starts, in seconds.
+const PENDING: u32 = 4;
 /// The longest time that a task works, in seconds.
 const WORK: u32 = 6;
 
@@ -31,18 +33,20 @@ struct Arrival {
     priority: u8,
     model: Option<u8>,
     formula: u8,
+    place: u8,
     /// The limit of its group that it asks for.
     group: Option<u32>,
     work: u32,
 }
 
 fn arrival() -> impl Strategy<Value = Arrival> {
-    let what = (0..3_u32, 0..=100_u8, option::of(0..4_u8), 0..3_u8, option::of(1..4_u32), 1..=WORK);
-    what.prop_map(|(after, priority, model, formula, group, work)| Arrival {
+    let what = (0..3_u32, 0..=100_u8, option::of(0..4_u8), 0..3_u8, 0..2_u8, option::of(1..4_u32), 1..=WORK);
+    what.prop_map(|(after, priority, model, formula, place, group, work)| Arrival {
         after,
         priority,
         model,
         formula,
+        place,
         group,
         work,
     })
@@ -53,11 +57,11 @@ fn rules() -> impl Strategy<Value = Rules> {
         (0..3_usize, 0..4_usize)
             .prop_map(move |(every, one)| BTreeMap::from([("*".to_owned(), every), (name.to_owned(), one)]))
     };
-    let caps = (0..6_usize, table("1"), table("1"), table("shared"));
+    let caps = (0..6_usize, table("1"), table("1"), table("shared"), 0..4_usize);
     let times = (0..20_u32, 0..30_u32, 0..10_u32);
     (caps, times, 0..3_usize).prop_map(
-        |((running, formula, model, group), (each, patience, minimum), loaded)| Rules {
-            caps: Caps { running, formula, model, group },
+        |((running, formula, model, group, pending), (each, patience, minimum), loaded)| Rules {
+            caps: Caps { running, formula, model, group, pending },
             ageing: Ageing { each: seconds(each) },
             models: Models { loaded, patience: seconds(patience), minimum: seconds(minimum) },
         },
@@ -73,6 +77,7 @@ fn candidate(arrival: &Arrival, second: u32) -> Candidate {
         formula: Some(arrival.formula.to_string()),
         model: arrival.model.map(|model| model.to_string()),
         concurrency: arrival.group.map(group),
+        place: arrival.place.to_string().into(),
     }
 }
 
@@ -119,6 +124,11 @@ impl Plain<'_> {
             limits.push((limit(&caps.group, &group.group), held));
             limits.push((usize::try_from(group.limit).unwrap(), held));
         }
+        let pending = self.working.iter().filter(|working| working.age < PENDING);
+        limits.push((
+            caps.pending,
+            pending.filter(|working| working.candidate.place == candidate.place).count(),
+        ));
         limits.retain(|(limit, _)| *limit != 0);
         limits
     }
@@ -187,7 +197,8 @@ fn launch(plain: &mut Plain<'_>, load: &mut Load, job_id: JobId) -> Result<(), T
     prop_assert!(plain.launching() < LAUNCHES);
     prop_assert!(owed.is_none_or(|owed| plain.place(&candidate) <= owed), "somebody is passed over");
     plain.waiting.remove(index);
-    let running = Running { launching: true, ..Running::of(&candidate, plain.now) };
+    let place = Some(Arc::clone(&candidate.place));
+    let running = Running { launching: true, place, ..Running::of(&candidate, plain.now) };
     load.insert(job_id, running, plain.rules.models.loaded);
     let present: Vec<(String, Timestamp)> =
         load.loaded().iter().map(|known| (known.model.clone(), known.since)).collect();
@@ -210,8 +221,9 @@ fn pass(plain: &mut Plain<'_>, load: &mut Load) {
         let candidate = &working.candidate;
         if working.left == 0 {
             load.remove(candidate.job_id);
-        } else if working.age == LAUNCHING {
-            let running = Running::of(candidate, plain.now);
+        } else if working.age == LAUNCHING || working.age == PENDING {
+            let place = (working.age < PENDING).then(|| Arc::clone(&candidate.place));
+            let running = Running { place, ..Running::of(candidate, plain.now) };
             load.insert(candidate.job_id, running, plain.rules.models.loaded);
         }
     }
@@ -277,6 +289,7 @@ proptest! {
         let bound = (u32::from(100 - priority) * each).max(patience) + minimum + 2 * WORK + 1;
         let of = |priority, model: Option<String>, second| Candidate {
             job_id: JobId::new(), submitted_at: at(second), priority, formula: None, model, concurrency: None,
+            place: "".into(),
         };
         let (mut queue, mut load) = (Queue::default(), Load::default());
         let mut ends: BTreeMap<u32, Vec<JobId>> = BTreeMap::new();

@@ -15,6 +15,7 @@ fn candidate(priority: u8, second: i64) -> Candidate {
         formula: None,
         model: None,
         concurrency: None,
+        place: "".into(),
     }
 }
 
@@ -190,6 +191,26 @@ fn a_loaded_model_makes_room_for_one_that_was_waited_for_long_enough() {
     assert_eq!(queue.explain(&load, &rules, at(403)), [(other.job_id, hold), (late.job_id, yields)]);
     load.remove(first.job_id);
     assert_eq!(queue.next(&load, &rules, at(403)), Some(other.job_id));
+}
+
+#[test]
+fn what_does_not_start_holds_up_its_like_alone() {
+    let of = |second, place: &str| Candidate { place: place.into(), ..candidate(50, second) };
+    let all = [of(0, "gpu"), of(1, "gpu"), of(2, "gpu"), of(3, "plain")];
+    let rules = Rules { caps: Caps { pending: 2, ..Caps::default() }, ..Rules::default() };
+    let (mut queue, mut load) = (queue(&all), Load::default());
+    let pending =
+        |one: &Candidate| Running { place: Some(Arc::clone(&one.place)), ..Running::of(one, at(9)) };
+    for next in [0, 1, 3] {
+        assert_eq!(queue.next(&load, &rules, at(9)), Some(all[next].job_id));
+        load.insert(all[next].job_id, pending(&all[next]), 0);
+    }
+    assert_eq!(queue.next(&load, &rules, at(9)), None);
+    let holders = all[..2].iter().map(|one| one.job_id.to_string()).collect();
+    let full = Full { scope: Scope::Place("gpu".into()), limit: 2, holders };
+    assert_eq!(queue.explain(&load, &rules, at(9)), [(all[2].job_id, Hold::Full(Arc::new(full)))]);
+    load.insert(all[1].job_id, Running::of(&all[1], at(10)), 0);
+    assert_eq!(queue.next(&load, &rules, at(10)), Some(all[2].job_id), "one has started");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::{
     ids::{ActionId, FormulaName, JobId},
     lifecycle::Stage,
     queue::{
-        Full, Hold,
+        Full, Hold, Scope,
         estimate::{self, Estimate},
     },
 };
@@ -110,7 +110,8 @@ fn words(hold: &Hold) -> String {
         Hold::Turn => "launched next".to_owned(),
         Hold::Full(full) => {
             let Full { scope, limit, holders } = &**full;
-            format!("{limit} may run at a time of {scope}, held by {}", some(holders))
+            let verb = if matches!(scope, Scope::Place(_)) { "be launched" } else { "run" };
+            format!("{limit} may {verb} at a time of {scope}, held by {}", some(holders))
         }
         Hold::Model { loaded, until } => {
             let until = until.map(|at: Timestamp| format!(" until {at}")).unwrap_or_default();
@@ -134,7 +135,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::queue::Scope;
 
     #[test]
     fn a_full_limit_names_some_of_those_who_hold_it() {

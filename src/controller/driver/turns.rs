@@ -1,5 +1,7 @@
 //! Whose turn it is: the queue and what counts against its limits.
 
+use std::sync::Arc;
+
 use super::{super::plan::Step, Driver};
 use crate::{
     action::{Concurrency, WhenFull},
@@ -118,6 +120,7 @@ fn candidate(job: &Job) -> Candidate {
         formula: job.work.formula.as_ref().map(ToString::to_string),
         model: job.work.model.clone(),
         concurrency: job.work.concurrency.clone(),
+        place: place(job),
     }
 }
 
@@ -130,5 +133,10 @@ fn running_of(job: &Job, launching: bool) -> Running {
         formula: job.work.formula.as_ref().map(ToString::to_string),
         model: job.work.model.clone(),
         group: job.work.concurrency.as_ref().map(|concurrency| concurrency.group.clone()),
+        place: (job.stage < Stage::Working).then(|| place(job)),
     }
+}
+
+fn place(job: &Job) -> Arc<str> {
+    format!("{} {}", job.work.base_job, job.work.shape.canonical()).into()
 }
