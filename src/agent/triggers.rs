@@ -1,5 +1,7 @@
 //! The triggers of the configuration: who may call them, and the sources that tell of events.
 
+use std::collections::BTreeSet;
+
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::Error;
@@ -29,6 +31,8 @@ pub fn read(config: &Config) -> Result<Vec<(Trigger, Access)>, Error> {
 
 /// Starts whatever tells of events by itself.
 pub fn start_sources(config: &Config, handle: &Handle, ending: &CancellationToken, tasks: &TaskTracker) {
+    let mirrors = config.store.path.join("mirrors");
+    let mut needed = BTreeSet::new();
     for trigger in &config.trigger.0 {
         let (name, handle, ending) = (trigger.name.clone(), handle.clone(), ending.clone());
         match &trigger.source {
@@ -40,9 +44,11 @@ pub fn start_sources(config: &Config, handle: &Handle, ending: &CancellationToke
                 tasks.spawn(watch::run(name, watch.clone(), handle, ending));
             }
             Source::Git(git) => {
-                let mirror = config.store.path.join("mirrors").join(&name);
+                let mirror = follow::mirror(&mirrors, &name, git);
+                needed.insert(mirror.clone());
                 tasks.spawn(follow::run(name, git.clone(), mirror, handle, ending));
             }
         }
     }
+    tasks.spawn_blocking(move || follow::remove_others(&mirrors, &needed));
 }

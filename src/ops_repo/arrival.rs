@@ -26,12 +26,12 @@ impl OpsRepo {
     pub async fn arrival(&self, tip: &Revision, path: &str) -> Result<Option<Arrival>, Error> {
         let operation = "look for the commit that brought a file";
         let arguments = ["rev-list", "--first-parent", "--max-count=1", tip.as_str(), "--", path];
-        let text = self.git.text(Invocation::new(operation, arguments)).await?;
+        let text = self.mirror.git.text(Invocation::new(operation, arguments)).await?;
         let Ok(commit) = Revision::parse(text.trim()) else { return Ok(None) };
         // With a path git would give it other parents.
         let older = format!("^{commit}^@");
         let arguments = ["rev-list", "--first-parent", "--parents", "--reverse", tip.as_str(), &older, "--"];
-        let text = self.git.text(Invocation::new(operation, arguments)).await?;
+        let text = self.mirror.git.text(Invocation::new(operation, arguments)).await?;
         let mut line = text.lines().map_while(commit_and_parents);
         let parents = line.next().map(|(_, parents)| parents).unwrap_or_default();
         let later = line.take_while(|(_, parents)| parents.len() == 1).map(|(commit, _)| commit);
@@ -43,7 +43,7 @@ impl OpsRepo {
     pub async fn common_ancestor(&self, one: &Revision, other: &Revision) -> Result<Option<Revision>, Error> {
         let operation = "compare two revisions";
         let arguments = ["merge-base", one.as_str(), other.as_str()];
-        let ended = self.git.run(Invocation::new(operation, arguments)).await?;
+        let ended = self.mirror.git.run(Invocation::new(operation, arguments)).await?;
         if ended.code == Some(1) {
             return Ok(None);
         }
@@ -57,17 +57,17 @@ impl OpsRepo {
         let name = format!("refs/pull/{number}/head");
         let address = self.settings.remote.address();
         let arguments = ["ls-remote", "--refs", "--", address, &name];
-        let text = self.git.text(Invocation::new(operation, arguments).limit(LOOK_LIMIT)).await?;
+        let text = self.mirror.git.text(Invocation::new(operation, arguments).limit(LOOK_LIMIT)).await?;
         let Some((revision, _)) = text.lines().find_map(|line| line.split_once('\t')) else {
             return Ok(None);
         };
         let revision = Revision::parse(revision).map_err(|_| Error::Answer { operation })?;
         if !self.has_commit(&revision).await? {
-            let _guard = self.exclusive().await;
+            let _guard = self.mirror.exclusive().await;
             let options = ["fetch", "--quiet", "--no-tags", "--no-auto-maintenance", "--no-write-fetch-head"];
             let arguments = [&options[..], &["--no-recurse-submodules", "--", address, &name]].concat();
             let operation = "fetch the head of a pull request";
-            self.git.output(Invocation::new(operation, arguments).limit(TRANSFER_LIMIT)).await?;
+            self.mirror.git.output(Invocation::new(operation, arguments).limit(TRANSFER_LIMIT)).await?;
             if !self.has_commit(&revision).await? {
                 // It was pushed to in between.
                 return Err(Error::UnknownRevision { revision });

@@ -29,16 +29,16 @@ impl OpsRepo {
     pub async fn origins(&self, revision: &Revision, path: &str) -> Result<Vec<Revision>, Error> {
         // The questions below are lines of text. In a shallow mirror the oldest commits look as if they had
         // made everything.
-        if path.contains('\n') || self.git.repository.join("shallow").exists() {
+        if path.contains('\n') || self.mirror.git.repository.join("shallow").exists() {
             return Ok(Vec::new());
         }
         let arguments =
             ["rev-list", "--topo-order", "--full-history", "--parents", revision.as_str(), "--", path];
-        let listed = self.git.text(Invocation::new(OPERATION, arguments)).await?;
+        let listed = self.mirror.git.text(Invocation::new(OPERATION, arguments)).await?;
         let names: Vec<&str> = listed.lines().filter_map(|line| line.split(' ').next()).collect();
         let questions: Vec<String> = names.iter().map(|name| format!("{name}:{path}\n")).collect();
         let check = ["cat-file", "--batch-check=%(objecttype) %(objectname)"];
-        let contents = self.git.output(Invocation::new(OPERATION, check).input(questions.concat())).await?;
+        let contents = self.mirror.git.output(Invocation::new(OPERATION, check).input(questions.concat())).await?;
         let nodes = nodes(&listed, &contents).ok_or(Error::Answer { operation: OPERATION })?;
         Ok(origins(&nodes).into_iter().map(|node| nodes[node].revision.clone()).collect())
     }

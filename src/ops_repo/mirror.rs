@@ -1,6 +1,7 @@
 //! The mirror: a bare repository that follows the remote.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::Path,
@@ -10,19 +11,12 @@ use secrecy::ExposeSecret as _;
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
-    Error, ErrorKind, OpsRepo, Settings, Tips,
+    Error, ErrorKind, RemoteUrl,
     git::{Git, Invocation, LOOK_LIMIT, MINIMUM_VERSION, TRANSFER_LIMIT, parse_version},
+    tips::BRANCH,
 };
 use crate::ids::Revision;
 
-/// Where the remote's branch stands in the mirror.
-pub(super) const BRANCH: &str = "refs/mirror/branch";
-/// Where the remote's results branch stands in the mirror.
-pub(super) const RESULTS: &str = "refs/mirror/results";
-/// Where the claim stands in the mirror.
-pub(super) const OWNER: &str = "refs/mirror/owner";
-/// Where the claim stands in the remote.
-pub(super) const REMOTE_OWNER: &str = "refs/consign/owner";
 /// Keeps the last processed revision.
 const PIN: &str = "refs/pins/processed";
 
@@ -63,98 +57,116 @@ const CONFIGURATION: &str = "\
 \tdefaultBranch = main
 ";
 
-impl OpsRepo {
-    /// Opens the mirror, and makes it where it is absent or damaged. The remote is not contacted.
-    pub async fn open(settings: Settings) -> Result<Self, Error> {
-        check(&settings)?;
+/// A bare repository in a private folder that follows references of a remote. Calls may overlap; those that change it
+/// take turns.
+#[derive(Debug)]
+pub struct Mirror {
+    pub(super) remote: RemoteUrl,
+    pub(super) git: Git,
+    /// Held by whoever changes it.
+    writer: Mutex<()>,
+}
+
+/// Where a reference of the remote stands, and its place in the mirror.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Followed<'tips> {
+    /// Its name in the remote.
+    pub(super) source: &'tips str,
+    /// Its name in the mirror.
+    pub(super) target: &'static str,
+    /// Where it stands; `None` where the remote has none.
+    pub(super) tip: Option<&'tips Revision>,
+}
+
+impl Mirror {
+    /// Opens the mirror in `folder`, and makes it where it is absent or damaged. The remote is not contacted.
+    pub async fn open(remote: RemoteUrl, folder: &Path) -> Result<Self, Error> {
         let git = Git {
-            repository: settings.mirror.join("repository.git"),
-            home: settings.mirror.join("home"),
-            configuration: settings.mirror.join("gitconfig"),
+            repository: folder.join("repository.git"),
+            home: folder.join("home"),
+            configuration: folder.join("gitconfig"),
         };
         let prepare = || -> io::Result<()> {
             private_folder(&git.home)?;
             let mut text = CONFIGURATION.to_owned();
-            if let Some(section) = settings.remote.credential_section() {
+            if let Some(section) = remote.credential_section() {
                 text.push_str(section.expose_secret());
             }
             private_file(&git.configuration, &text)
         };
-        prepare().map_err(|source| Error::Mirror { path: settings.mirror.clone(), source })?;
+        prepare().map_err(|source| Error::Mirror { path: folder.to_path_buf(), source })?;
         let version = git.text(Invocation::new("ask git for its version", ["version"]).outside()).await?;
         if parse_version(&version).is_none_or(|found| found < MINIMUM_VERSION) {
             return Err(Error::OldGit { found: version.trim().to_owned() });
         }
-        for branch in std::iter::once(&settings.branch).chain(&settings.results_branch) {
-            let name = format!("refs/heads/{branch}");
-            let checked =
-                git.run(Invocation::new("check a branch name", ["check-ref-format", &name]).outside());
-            if branch.starts_with('-') || !checked.await?.succeeded() {
-                let reason = "git does not allow such a branch name";
-                return Err(Error::Setting { setting: "the branch", value: branch.clone(), reason });
-            }
-        }
-        let repo = Self { settings, git, writer: Mutex::new(()) };
-        let guard = repo.exclusive().await;
-        if !repo.is_sound().await? {
-            repo.make_anew("sha1").await?;
+        let mirror = Self { remote, git, writer: Mutex::new(()) };
+        let guard = mirror.exclusive().await;
+        if !mirror.is_sound().await? {
+            mirror.make_anew("sha1").await?;
         }
         drop(guard);
-        Ok(repo)
+        Ok(mirror)
     }
 
-    /// Where the remote's references stand, in one question to it.
-    pub async fn tips(&self) -> Result<Tips, Error> {
-        let branch = format!("refs/heads/{}", self.settings.branch);
-        let results = self.separate_results().map(|name| format!("refs/heads/{name}"));
-        let mut arguments =
-            vec!["ls-remote", "--refs", "--", self.settings.remote.address(), &branch, REMOTE_OWNER];
-        arguments.extend(results.as_deref());
-        let operation = "look at the ops repo's branches";
-        let text = self.git.text(Invocation::new(operation, arguments).limit(LOOK_LIMIT)).await?;
-        let mut tips = Tips::default();
-        for line in text.lines() {
-            let (revision, name) = line.split_once('\t').ok_or(Error::Answer { operation })?;
-            let revision = Revision::parse(revision).map_err(|_| Error::Answer { operation })?;
-            if name == branch {
-                tips.branch = Some(revision);
-            } else if name == REMOTE_OWNER {
-                tips.owner = Some(revision);
-            } else if Some(name) == results.as_deref() {
-                tips.results = Some(revision);
-            }
+    /// Where a branch stands in the remote; `None` where there is none.
+    pub async fn tip(&self, branch: &str) -> Result<Option<Revision>, Error> {
+        let name = format!("refs/heads/{branch}");
+        Ok(self.look(&[&name]).await?.remove(&name))
+    }
+
+    /// Brings a branch that stands at `tip`, or a newer commit, into the mirror, and keeps `tip` there.
+    pub async fn take(&self, branch: &str, tip: &Revision) -> Result<(), Error> {
+        let source = format!("refs/heads/{branch}");
+        self.fetch(&[Followed { source: &source, target: BRANCH, tip: Some(tip) }]).await?;
+        self.pin(tip).await
+    }
+
+    /// Refuses what is no name of a branch.
+    pub async fn check_branch(&self, branch: &str) -> Result<(), Error> {
+        let name = format!("refs/heads/{branch}");
+        let invocation = Invocation::new("check a branch name", ["check-ref-format", &name]).outside();
+        if branch.starts_with('-') || !self.git.run(invocation).await?.succeeded() {
+            let reason = "git does not allow such a branch name";
+            return Err(Error::Setting { setting: "the branch", value: branch.to_owned(), reason });
         }
-        Ok(tips)
+        Ok(())
     }
 
-    /// Brings the mirror up to date with what [`Self::tips`] saw, or newer. A damaged mirror is made
-    /// anew on the way.
-    pub async fn fetch(&self, tips: &Tips) -> Result<(), Error> {
+    /// Where references of these names stand in the remote, in one question to it; those that are not there are left
+    /// out.
+    pub(super) async fn look(&self, names: &[&str]) -> Result<BTreeMap<String, Revision>, Error> {
+        let operation = "look at the branches of a repository";
+        let mut arguments = vec!["ls-remote", "--refs", "--", self.remote.address()];
+        arguments.extend(names);
+        let text = self.git.text(Invocation::new(operation, arguments).limit(LOOK_LIMIT)).await?;
+        let read = |line: &str| {
+            let (revision, name) = line.split_once('\t')?;
+            Some((name.to_owned(), Revision::parse(revision).ok()?))
+        };
+        text.lines().map(|line| read(line).ok_or(Error::Answer { operation })).collect()
+    }
+
+    /// Brings the mirror up to date with what [`Self::look`] saw, or newer. A damaged mirror is made anew on the
+    /// way.
+    pub(super) async fn fetch(&self, followed: &[Followed<'_>]) -> Result<(), Error> {
         let _guard = self.exclusive().await;
-        match self.fetch_into_mirror(tips).await {
+        match self.fetch_in_turn(followed).await {
             Err(error) if error.kind() == ErrorKind::Corrupt => {
-                tracing::warn!(%error, "the mirror of the ops repo is made anew");
-                let known = [&tips.branch, &tips.owner, &tips.results];
-                let long = known.into_iter().flatten().any(|revision| revision.as_str().len() == 64);
+                tracing::warn!(%error, remote = %self.remote, "the mirror of a repository is made anew");
+                let long = followed.iter().filter_map(|one| one.tip).any(|tip| tip.as_str().len() == 64);
                 self.make_anew(if long { "sha256" } else { "sha1" }).await?;
-                self.fetch_into_mirror(tips).await
+                self.fetch_in_turn(followed).await
             }
             other => other,
         }
     }
 
     /// As [`Self::fetch`], for a caller that holds the writer's turn.
-    pub(super) async fn fetch_into_mirror(&self, tips: &Tips) -> Result<(), Error> {
-        let results = self.separate_results().unwrap_or_default();
-        let sources = [
-            (tips.branch.is_some(), format!("refs/heads/{}", self.settings.branch), BRANCH),
-            (tips.owner.is_some(), REMOTE_OWNER.to_owned(), OWNER),
-            (tips.results.is_some(), format!("refs/heads/{results}"), RESULTS),
-        ];
+    pub(super) async fn fetch_in_turn(&self, followed: &[Followed<'_>]) -> Result<(), Error> {
         let mut wanted = Vec::new();
         let mut gone = String::new();
-        for (exists, source, target) in sources {
-            if exists {
+        for Followed { source, target, tip } in followed {
+            if tip.is_some() {
                 wanted.push(format!("+{source}:{target}"));
             } else {
                 gone.push_str("delete ");
@@ -162,7 +174,7 @@ impl OpsRepo {
                 gone.push('\n');
             }
         }
-        let operation = "fetch from the ops repo";
+        let operation = "fetch from a repository";
         if !gone.is_empty() {
             self.git.output(Invocation::new(operation, ["update-ref", "--stdin"]).input(gone)).await?;
         }
@@ -171,7 +183,7 @@ impl OpsRepo {
         }
         let options = ["fetch", "--quiet", "--no-tags", "--no-auto-maintenance", "--no-write-fetch-head"];
         let mut arguments: Vec<&str> = options.to_vec();
-        arguments.extend(["--no-recurse-submodules", "--", self.settings.remote.address()]);
+        arguments.extend(["--no-recurse-submodules", "--", self.remote.address()]);
         arguments.extend(wanted.iter().map(String::as_str));
         self.git.output(Invocation::new(operation, arguments).limit(TRANSFER_LIMIT)).await.map(drop)
     }
@@ -194,11 +206,6 @@ impl OpsRepo {
         let arguments = ["gc", "--quiet", "--prune=2.weeks.ago"];
         let invocation = Invocation::new("collect garbage in the mirror", arguments).limit(TRANSFER_LIMIT);
         self.git.output(invocation).await.map(drop)
-    }
-
-    /// The branch of its own that results go to.
-    pub(super) fn separate_results(&self) -> Option<&str> {
-        self.settings.results_branch.as_deref().filter(|name| *name != self.settings.branch)
     }
 
     /// Waits for the writer's turn. Lock files met then belong to a git that was killed.
@@ -248,32 +255,6 @@ impl OpsRepo {
         let path = self.git.repository.join("config");
         private_file(&path, text).map_err(|source| Error::Mirror { path, source })
     }
-}
-
-/// Refuses settings that git would misread, and keys that cannot be read.
-fn check(settings: &Settings) -> Result<(), Error> {
-    for (setting, folder) in
-        [("the actions folder", &settings.actions), ("the formulas folder", &settings.formulas)]
-    {
-        let legal = folder.split('/').all(|part| !matches!(part, "" | "." | ".."))
-            && !folder.starts_with('-')
-            && !folder.chars().any(char::is_control);
-        if !legal {
-            let reason = "it has to be a relative path without empty, `.` or `..` parts";
-            return Err(Error::Setting { setting, value: folder.clone(), reason });
-        }
-    }
-    for (setting, text) in
-        [("the author's name", &settings.author_name), ("the author's address", &settings.author_email)]
-    {
-        if text.trim().is_empty()
-            || text.chars().any(|character| character.is_control() || "<>".contains(character))
-        {
-            let reason = "it has to be a text without `<`, `>` and control characters";
-            return Err(Error::Setting { setting, value: text.clone(), reason });
-        }
-    }
-    settings.keys.contents().map(drop)
 }
 
 pub(super) fn private_folder(path: &Path) -> io::Result<()> {

@@ -18,7 +18,6 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
 
 use crate::ids::Revision;
 
@@ -36,9 +35,11 @@ mod signature;
 mod signature_tests;
 #[cfg(test)]
 mod tests;
+mod tips;
 
 pub use arrival::Arrival;
 pub use error::{ClaimError, Error, ErrorKind};
+pub use mirror::Mirror;
 pub use remote::RemoteUrl;
 pub use signature::Keys;
 
@@ -71,9 +72,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct OpsRepo {
     settings: Settings,
-    git: git::Git,
-    /// Held by whoever changes the mirror.
-    writer: Mutex<()>,
+    mirror: Mirror,
 }
 
 /// Where the remote's references stand.

@@ -1,47 +1,19 @@
 //! Reading: trees, differences and blobs of the mirror, never a work tree.
 
-use super::{Blob, BlobId, Change, Content, Entry, EntryKind, Error, OpsRepo, Settings, git::Invocation};
+use super::{
+    Blob, BlobId, Change, Content, Entry, EntryKind, Error, Mirror, OpsRepo, Settings, git::Invocation,
+};
 use crate::ids::Revision;
 
 /// How many paths one command is asked about: far below what the system takes as arguments.
 const PATHS_AT_ONCE: usize = 500;
 
-impl OpsRepo {
-    /// Where it is, and where things are in it.
-    #[must_use]
-    pub const fn settings(&self) -> &Settings {
-        &self.settings
-    }
-
-    /// Whether `ancestor` is part of the history of `descendant`; not so where the mirror lacks either.
-    pub async fn is_ancestor(&self, ancestor: &Revision, descendant: &Revision) -> Result<bool, Error> {
-        let arguments = ["merge-base", "--is-ancestor", ancestor.as_str(), descendant.as_str()];
-        let ended = self.git.run(Invocation::new("compare two revisions", arguments)).await?;
-        match ended.code {
-            Some(0) => Ok(true),
-            Some(1) => Ok(false),
-            _ if self.has_commit(ancestor).await? && self.has_commit(descendant).await? => Err(ended.error()),
-            _ => Ok(false),
-        }
-    }
-
+impl Mirror {
     /// Whether the mirror holds the commit.
     pub async fn has_commit(&self, revision: &Revision) -> Result<bool, Error> {
         let object = format!("{revision}^{{commit}}");
         let ended = self.git.run(Invocation::new("look up a commit", ["cat-file", "-e", &object])).await?;
         Ok(ended.succeeded())
-    }
-
-    /// Everything in the actions and formulas folders at `revision`.
-    pub async fn snapshot(&self, revision: &Revision) -> Result<Vec<Entry>, Error> {
-        self.tree(revision, &["-r"], &[&self.settings.actions, &self.settings.formulas]).await
-    }
-
-    /// What differs in the actions and formulas folders. [`Error::UnknownRevision`] where the mirror
-    /// lacks one of the two: take a [`Self::snapshot`] then.
-    pub async fn changes(&self, from: &Revision, to: &Revision) -> Result<Vec<Change>, Error> {
-        let folders = [self.settings.actions.as_str(), &self.settings.formulas];
-        self.difference(from, to, &folders).await
     }
 
     /// What differs at or below `paths`; everywhere where none is given. [`Error::UnknownRevision`] where the mirror
@@ -66,6 +38,38 @@ impl OpsRepo {
         }
         parse_changes(&ended.output()?).ok_or(Error::Answer { operation })
     }
+}
+
+impl OpsRepo {
+    /// Where it is, and where things are in it.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Whether `ancestor` is part of the history of `descendant`; not so where the mirror lacks either.
+    pub async fn is_ancestor(&self, ancestor: &Revision, descendant: &Revision) -> Result<bool, Error> {
+        let arguments = ["merge-base", "--is-ancestor", ancestor.as_str(), descendant.as_str()];
+        let ended = self.mirror.git.run(Invocation::new("compare two revisions", arguments)).await?;
+        match ended.code {
+            Some(0) => Ok(true),
+            Some(1) => Ok(false),
+            _ if self.has_commit(ancestor).await? && self.has_commit(descendant).await? => Err(ended.error()),
+            _ => Ok(false),
+        }
+    }
+
+    /// Everything in the actions and formulas folders at `revision`.
+    pub async fn snapshot(&self, revision: &Revision) -> Result<Vec<Entry>, Error> {
+        self.tree(revision, &["-r"], &[&self.settings.actions, &self.settings.formulas]).await
+    }
+
+    /// What differs in the actions and formulas folders. [`Error::UnknownRevision`] where the mirror
+    /// lacks one of the two: take a [`Self::snapshot`] then.
+    pub async fn changes(&self, from: &Revision, to: &Revision) -> Result<Vec<Change>, Error> {
+        let folders = [self.settings.actions.as_str(), &self.settings.formulas];
+        self.mirror.difference(from, to, &folders).await
+    }
 
     /// Every file of the formulas folder at `revision`, without what is in folders below it.
     pub async fn formulas(&self, revision: &Revision) -> Result<Vec<Entry>, Error> {
@@ -87,7 +91,7 @@ impl OpsRepo {
         arguments.extend(options);
         arguments.extend([revision.as_str(), "--"]);
         arguments.extend(paths);
-        let ended = self.git.run(Invocation::new(operation, arguments)).await?;
+        let ended = self.mirror.git.run(Invocation::new(operation, arguments)).await?;
         if !ended.succeeded() && !self.has_commit(revision).await? {
             return Err(Error::UnknownRevision { revision: revision.clone() });
         }
@@ -112,7 +116,7 @@ impl OpsRepo {
         };
         let check = Invocation::new(operation, ["cat-file", "--batch-check", "--buffer"]);
         let all = list(&mut ids.iter());
-        let sizes = self.git.text(check.input(all)).await?;
+        let sizes = self.mirror.git.text(check.input(all)).await?;
         let sizes: Vec<Option<u64>> = sizes.lines().map(blob_size).collect();
         if sizes.len() != ids.len() {
             return Err(Error::Answer { operation });
@@ -123,7 +127,7 @@ impl OpsRepo {
             Vec::new()
         } else {
             let batch = Invocation::new(operation, ["cat-file", "--batch", "--buffer"]);
-            self.git.output(batch.input(small)).await?
+            self.mirror.git.output(batch.input(small)).await?
         };
         let mut rest = bytes.as_slice();
         sizes

@@ -3,7 +3,7 @@
 use super::{
     ClaimError, Error, OpsRepo, Owner,
     git::{Invocation, TRANSFER_LIMIT},
-    mirror::REMOTE_OWNER,
+    tips::REMOTE_OWNER,
 };
 use crate::ids::Revision;
 
@@ -14,6 +14,7 @@ impl OpsRepo {
         let Some(revision) = tips.owner.clone() else { return Ok(None) };
         self.fetch(&tips).await?;
         let bytes = self
+            .mirror
             .git
             .output(Invocation::new(
                 "read the claim on the ops repo",
@@ -41,7 +42,7 @@ impl OpsRepo {
         let arguments =
             ["push", "--porcelain", "--no-verify", &lease, "--", self.settings.remote.address(), &target];
         let invocation = Invocation::new("claim the ops repo", arguments).limit(TRANSFER_LIMIT);
-        let ended = self.git.run(invocation).await?;
+        let ended = self.mirror.git.run(invocation).await?;
         if ended.succeeded() {
             return Ok(claim);
         }
@@ -58,11 +59,11 @@ impl OpsRepo {
     async fn write_claim(&self, owner: &Owner) -> Result<Revision, Error> {
         let operation = "write the claim on the ops repo";
         let tree = Invocation::new(operation, ["hash-object", "-t", "tree", "-w", "--stdin"]).input("");
-        let tree = self.git.text(tree).await?;
+        let tree = self.mirror.git.text(tree).await?;
         let json = serde_json::to_string(owner).map_err(|_| Error::Answer { operation })?;
         let commit = Invocation::new(operation, ["commit-tree", tree.trim(), "-F", "-"])
             .input(format!("consign owner\n\n{json}\n"));
-        let commit = self.git.text(self.authored(commit, owner.claimed_at.as_second())).await?;
+        let commit = self.mirror.git.text(self.authored(commit, owner.claimed_at.as_second())).await?;
         Revision::parse(commit.trim()).map_err(|_| Error::Answer { operation })
     }
 

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::{
     Error, OpsRepo, Published, ResultEntry,
     git::{Ended, Invocation, TRANSFER_LIMIT},
-    mirror::{BRANCH, RESULTS},
+    tips::{BRANCH, RESULTS},
 };
 use crate::{
     action::record::is_record,
@@ -25,7 +25,7 @@ impl OpsRepo {
     /// Commits the files and pushes the commit. Files that the branch already holds with the same
     /// content are left out; [`Error::Moved`] and outages lose nothing: call again with the same files.
     pub async fn publish(&self, files: &[ResultEntry], subject: &str) -> Result<Published, Error> {
-        let _guard = self.exclusive().await;
+        let _guard = self.mirror.exclusive().await;
         let (branch, mirrored) = match self.separate_results() {
             Some(name) => (name, RESULTS),
             None => (self.settings.branch.as_str(), BRANCH),
@@ -45,7 +45,7 @@ impl OpsRepo {
             }
             let mut commit = self.import(&files, subject, base.as_ref()).await?;
             if let Some(base) = &base {
-                let changes = self.difference(base, &commit, &[]).await?;
+                let changes = self.mirror.difference(base, &commit, &[]).await?;
                 if changes.is_empty() {
                     return Ok(Published { commit: None, refused });
                 }
@@ -75,7 +75,7 @@ impl OpsRepo {
             let ended = self.push(&commit, branch, base.as_ref()).await?;
             if ended.succeeded() {
                 let arguments = ["update-ref", mirrored, commit.as_str()];
-                self.git.output(Invocation::new("note the pushed commit", arguments)).await?;
+                self.mirror.git.output(Invocation::new("note the pushed commit", arguments)).await?;
                 return Ok(Published { commit: Some(commit), refused });
             }
             if let Some(error) = verdict(ended, branch) {
@@ -105,13 +105,13 @@ impl OpsRepo {
     /// Where a reference of the mirror stands.
     async fn mirrored(&self, name: &str) -> Result<Option<Revision>, Error> {
         let arguments = ["rev-parse", "--verify", "--quiet", name];
-        let ended = self.git.run(Invocation::new("look up the branch", arguments)).await?;
+        let ended = self.mirror.git.run(Invocation::new("look up the branch", arguments)).await?;
         Ok(Revision::parse(String::from_utf8_lossy(&ended.stdout).trim()).ok())
     }
 
     /// Fetches, and says where a reference of the mirror stands now.
     async fn look_again(&self, name: &str) -> Result<Option<Revision>, Error> {
-        self.fetch_into_mirror(&self.tips().await?).await?;
+        self.fetch_in_turn(&self.tips().await?).await?;
         self.mirrored(name).await
     }
 
@@ -147,8 +147,8 @@ impl OpsRepo {
         }
         stream.extend_from_slice(b"get-mark :1\ndone\n");
         let arguments = ["fast-import", "--quiet", "--done", "--date-format=raw"];
-        let text = self.git.text(Invocation::new(operation, arguments).input(stream)).await?;
-        self.git.output(Invocation::new(operation, ["update-ref", "-d", &draft])).await?;
+        let text = self.mirror.git.text(Invocation::new(operation, arguments).input(stream)).await?;
+        self.mirror.git.output(Invocation::new(operation, ["update-ref", "-d", &draft])).await?;
         Revision::parse(text.trim()).map_err(|_| Error::Answer { operation })
     }
 
@@ -169,7 +169,7 @@ impl OpsRepo {
         }
         let operation = "sign a result commit";
         let invocation = Invocation::new(operation, arguments).input(message(subject));
-        let ended = self.git.run(self.authored(invocation, Timestamp::now().as_second())).await?;
+        let ended = self.mirror.git.run(self.authored(invocation, Timestamp::now().as_second())).await?;
         if !ended.succeeded() {
             return Err(Error::Signing { key: key.clone(), stderr: ended.stderr });
         }
@@ -190,7 +190,7 @@ impl OpsRepo {
             self.settings.remote.address(),
             &target,
         ];
-        self.git.run(Invocation::new("push results", arguments).limit(TRANSFER_LIMIT)).await
+        self.mirror.git.run(Invocation::new("push results", arguments).limit(TRANSFER_LIMIT)).await
     }
 }
 

@@ -62,7 +62,7 @@ impl OpsRepo {
         // Git takes a list of revoked keys that it cannot read for an empty one.
         self.settings.keys.contents()?;
         let object = Invocation::new(OPERATION, ["cat-file", "commit", commit.as_str()]);
-        let object = self.git.output(object).await?;
+        let object = self.mirror.git.output(object).await?;
         match armour(&object) {
             None => Ok(Signature::Absent),
             Some(text) if text.starts_with("-----BEGIN SSH SIGNATURE-----") => {
@@ -92,7 +92,7 @@ impl OpsRepo {
         let path = signers.display().to_string();
         let now = ["-Y", "find-principals", "-s", "/dev/stdin", "-f", &path];
         let now = Invocation::new(OPERATION, now).program("ssh-keygen").input(armour);
-        let now = self.git.run(now).await?;
+        let now = self.mirror.git.run(now).await?;
         let expired = now.stderr.contains("expired") || now.stderr.contains("not yet valid");
         let names: Vec<String> = if now.succeeded() {
             String::from_utf8_lossy(&now.stdout).lines().map(ToOwned::to_owned).collect()
@@ -110,8 +110,8 @@ impl OpsRepo {
 
     async fn by_openpgp(&self, commit: &Revision) -> Result<Signature, Error> {
         // One home for gpg at a time, made anew so that it has no key but those of the file.
-        let _guard = self.exclusive().await;
-        let home = self.git.home.join("gnupg");
+        let _guard = self.mirror.exclusive().await;
+        let home = self.mirror.git.home.join("gnupg");
         let prepare = || -> io::Result<()> {
             match fs::remove_dir_all(&home) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -126,7 +126,7 @@ impl OpsRepo {
         if let Some(keys) = &self.settings.keys.openpgp {
             let import = ["--quiet", "--import", "--", &keys.display().to_string()].map(ToOwned::to_owned);
             let import = Invocation::new("read [approval] openpgp_keys", import).program("gpg");
-            self.git.output(import.variable("GNUPGHOME", &home)).await?;
+            self.mirror.git.output(import.variable("GNUPGHOME", &home)).await?;
         }
         let invocation = Self::question(commit, Vec::new()).variable("GNUPGHOME", &home);
         let Found { letter, signer, key, primary_key } = self.answer(invocation).await?;
@@ -157,7 +157,7 @@ impl OpsRepo {
     }
 
     async fn answer(&self, question: Invocation) -> Result<Found, Error> {
-        let text = String::from_utf8_lossy(&self.git.output(question).await?).into_owned();
+        let text = String::from_utf8_lossy(&self.mirror.git.output(question).await?).into_owned();
         let words: Vec<String> = text.trim_end_matches('\n').split('\0').map(ToOwned::to_owned).collect();
         let [letter, signer, fingerprint, key, primary_key] =
             <[String; 5]>::try_from(words).map_err(|_| Error::Answer { operation: OPERATION })?;

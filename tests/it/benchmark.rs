@@ -5,6 +5,7 @@
 
 pub(crate) mod floor;
 mod idle;
+mod triggers;
 
 use std::{
     fmt::Display,
