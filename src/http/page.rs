@@ -1,5 +1,7 @@
 //! The page at `/`: what jobs there are, one job, its live log, and what a person may do with it.
 
+mod triggers;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
@@ -87,6 +89,9 @@ pub(super) fn router(rooms: &Arc<Rooms>) -> Router<App> {
         .route("/ui/jobs/{id}/retry", guarded(post(retry), submit, rooms))
         .route("/ui/jobs/{id}/approve", guarded(post(approve), may_approve, rooms))
         .route("/ui/jobs/{id}/reject", guarded(post(reject), may_approve, rooms))
+        .route("/ui/triggers", guarded(get(triggers::list), read, rooms))
+        .route("/ui/triggers/{trigger}", guarded(get(triggers::show), read, rooms))
+        .route("/ui/triggers/{trigger}/fire", guarded(post(triggers::fire), submit, rooms))
         .route("/ui/login", get(session::form).post(session::login))
         .route("/ui/logout", post(session::logout))
         .route("/ui/style.css", get(async || asset("text/css; charset=utf-8", page::STYLE)))

@@ -27,7 +27,7 @@ use super::{
     problem::Problem,
 };
 use crate::{
-    tokens::Scope,
+    tokens::{HolderName, Scope},
     trigger::{
         Trigger,
         access::{Access, KEPT},
@@ -45,7 +45,7 @@ const SIGNATURE: &str = "x-consign-signature";
 /// The header with the time that it was made.
 const TIMESTAMP: &str = "x-consign-timestamp";
 /// How many events are shown of a trigger, where nothing else is asked for.
-const EVENTS: u32 = 20;
+pub(super) const EVENTS: u32 = 20;
 /// How many are shown at most.
 pub const EVENTS_LIMIT: u32 = 1000;
 
@@ -99,13 +99,18 @@ pub(super) struct ShowQuery {
 }
 
 pub(super) async fn list(State(app): State<App>) -> Result<Json<TriggerList>, Problem> {
-    let handle = handle(&app)?;
+    Ok(Json(TriggerList { triggers: summaries(&app).await? }))
+}
+
+/// Every trigger, in the order of the configuration.
+pub(super) async fn summaries(app: &Rooms) -> Result<Vec<Summary>, Problem> {
+    let handle = handle(app)?;
     let now = Timestamp::now();
     let mut triggers = Vec::new();
     for trigger in handle.triggers() {
         triggers.push(handle.summary(trigger, now).await?);
     }
-    Ok(Json(TriggerList { triggers }))
+    Ok(triggers)
 }
 
 pub(super) async fn show(
@@ -118,11 +123,32 @@ pub(super) async fn show(
     if limit > EVENTS_LIMIT {
         return Err(Problem::invalid(format!("events is {limit}, and may be {EVENTS_LIMIT} at most")));
     }
-    let handle = handle(&app)?;
-    let (trigger, _) = handle.find(&name).ok_or_else(|| unknown(&name))?;
+    details(&app, &name, limit).await.map(Json)
+}
+
+/// One trigger with at most `limit` events.
+pub(super) async fn details(app: &Rooms, name: &str, limit: u32) -> Result<TriggerDetails, Problem> {
+    let handle = handle(app)?;
+    let (trigger, _) = handle.find(name).ok_or_else(|| unknown(name))?;
     let summary = handle.summary(trigger, Timestamp::now()).await?;
-    let events = app.store.trigger_events(&name, limit).await?;
-    Ok(Json(TriggerDetails { summary, events }))
+    let events = app.store.trigger_events(name, limit).await?;
+    Ok(TriggerDetails { summary, events })
+}
+
+/// Fires a trigger without a content, for the holder of a token of the API.
+pub(super) async fn fire(
+    app: &Rooms,
+    name: &str,
+    by: &HolderName,
+    peer: SocketAddr,
+    forced: bool,
+) -> Result<Called, Problem> {
+    let handle = handle(app)?;
+    let (trigger, _) = handle.find(name).ok_or_else(|| unknown(name))?;
+    let mut told = told_from(trigger, peer);
+    note_holder(&mut told, by);
+    note_force(&mut told, trigger, forced)?;
+    answer(handle.tell(told).await)
 }
 
 /// What came with a request, but for its path.
@@ -167,16 +193,7 @@ async fn called(app: &Rooms, name: &str, call: Call) -> Result<Response, Problem
         authorized(app, Scope::Submit, &headers)?;
         return Err(unknown(name));
     };
-    let mut told = Told {
-        trigger: trigger.name.clone(),
-        origin: Origin::Webhook,
-        caller: Some(peer.ip().to_canonical().to_string()),
-        by: None,
-        forced: false,
-        content: None,
-        mark: None,
-        left_out: None,
-    };
+    let mut told = told_from(trigger, peer);
     match admitted(app, trigger, access, query.as_deref(), &headers, body, &mut told).await {
         Ok(()) => {}
         Err(problem) => {
@@ -186,7 +203,39 @@ async fn called(app: &Rooms, name: &str, call: Call) -> Result<Response, Problem
             return Err(problem);
         }
     }
-    answer(handle.tell(told).await)
+    Ok(Json(answer(handle.tell(told).await)?).into_response())
+}
+
+/// What a caller of a trigger tells, as far as their address goes.
+fn told_from(trigger: &Trigger, peer: SocketAddr) -> Told {
+    Told {
+        trigger: trigger.name.clone(),
+        origin: Origin::Webhook,
+        caller: Some(peer.ip().to_canonical().to_string()),
+        by: None,
+        forced: false,
+        content: None,
+        mark: None,
+        left_out: None,
+    }
+}
+
+/// Notes that it was `holder` who called, with a token of the API.
+fn note_holder(told: &mut Told, holder: &HolderName) {
+    told.origin = Origin::Fired;
+    told.caller = told.caller.take().map(|address| format!("{holder} from {address}"));
+    told.by = Some(holder.to_string());
+}
+
+/// Notes whether the cooldown is to be passed over, where the trigger allows that.
+fn note_force(told: &mut Told, trigger: &Trigger, forced: bool) -> Result<(), Problem> {
+    told.forced = forced;
+    if forced && !trigger.allow_force {
+        let detail =
+            format!("the trigger {} cannot be forced: its configuration has no `allow_force`", trigger.name);
+        return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+    }
+    Ok(())
 }
 
 /// Checks who calls, and what with; completes what is told.
@@ -222,19 +271,11 @@ async fn admitted(
         body
     } else {
         if !bearer(headers).is_ok_and(|bearer| access.is_token(&bearer)) {
-            let holder = authorized(app, Scope::Submit, headers)?.to_string();
-            told.origin = Origin::Fired;
-            told.caller = told.caller.take().map(|address| format!("{holder} from {address}"));
-            told.by = Some(holder);
+            note_holder(told, &authorized(app, Scope::Submit, headers)?);
         }
         body?
     };
-    told.forced = is_forced(query)?;
-    if told.forced && !trigger.allow_force {
-        let detail =
-            format!("the trigger {} cannot be forced: its configuration has no `allow_force`", trigger.name);
-        return Err(Problem::new(StatusCode::FORBIDDEN, detail));
-    }
+    note_force(told, trigger, is_forced(query)?)?;
     if !body.is_empty() {
         // It is kept as it was read, so that the ledger has JSON and nothing else.
         let content: serde_json::Map<String, Value> = json(&body)?;
@@ -265,7 +306,7 @@ fn unauthorized(detail: &str) -> Problem {
         .with_header(header::WWW_AUTHENTICATE, "Bearer realm=\"consign\"")
 }
 
-fn answer(answer: Result<Answer, Error>) -> Result<Response, Problem> {
+fn answer(answer: Result<Answer, Error>) -> Result<Called, Problem> {
     let Answer { event_id, at, verdict } = answer.map_err(|error| match error {
         Error::Unknown(name) => unknown(&name),
         Error::Ending => Problem::not_now(),
@@ -303,7 +344,7 @@ fn answer(answer: Result<Answer, Error>) -> Result<Response, Problem> {
     };
     called.seconds_left = until.map(|until| until.duration_since(at).as_secs() + 1);
     called.next_allowed = until;
-    Ok(Json(called).into_response())
+    Ok(called)
 }
 
 fn unknown(name: &str) -> Problem {

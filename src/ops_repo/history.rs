@@ -38,7 +38,8 @@ impl OpsRepo {
         let names: Vec<&str> = listed.lines().filter_map(|line| line.split(' ').next()).collect();
         let questions: Vec<String> = names.iter().map(|name| format!("{name}:{path}\n")).collect();
         let check = ["cat-file", "--batch-check=%(objecttype) %(objectname)"];
-        let contents = self.mirror.git.output(Invocation::new(OPERATION, check).input(questions.concat())).await?;
+        let contents =
+            self.mirror.git.output(Invocation::new(OPERATION, check).input(questions.concat())).await?;
         let nodes = nodes(&listed, &contents).ok_or(Error::Answer { operation: OPERATION })?;
         Ok(origins(&nodes).into_iter().map(|node| nodes[node].revision.clone()).collect())
     }

@@ -79,7 +79,11 @@ impl OpsRepo {
     }
 }
 
-fn followed<'tips>(tips: &'tips Tips, branch: &'tips str, results: Option<&'tips str>) -> [Followed<'tips>; 3] {
+fn followed<'tips>(
+    tips: &'tips Tips,
+    branch: &'tips str,
+    results: Option<&'tips str>,
+) -> [Followed<'tips>; 3] {
     [
         Followed { source: branch, target: BRANCH, tip: tips.branch.as_ref() },
         Followed { source: REMOTE_OWNER, target: OWNER, tip: tips.owner.as_ref() },

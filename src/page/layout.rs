@@ -7,7 +7,7 @@ use maud::{DOCTYPE, Markup, html};
 pub struct Viewer {
     /// The name of the token that they logged in with; `None` where nobody has to.
     pub name: Option<String>,
-    /// Whether they may cancel and retry.
+    /// Whether they may cancel, retry and fire triggers.
     pub may_submit: bool,
     /// Whether they may approve and reject what others submitted.
     pub may_approve: bool,
@@ -31,6 +31,7 @@ pub(super) fn document(title: &str, viewer: Option<&Viewer>, live: Option<&str>,
                 a.skip href="#main" { "To the content" }
                 header {
                     a.brand href="/" { "consign" }
+                    @if viewer.is_some() { a href="/ui/triggers" { "Triggers" } }
                     p #news role="status" {}
                     @if let Some((viewer, name)) = viewer.and_then(|viewer| Some((viewer, viewer.name.as_ref()?))) {
                         form method="post" action="/ui/logout" {

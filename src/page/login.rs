@@ -19,7 +19,7 @@ pub fn login(to: &str, wrong: Option<&str>) -> String {
                 button.main { "Log in" }
             }
             p #help.remark {
-                "With scope read it shows; with submit it also cancels and retries; with approve it also approves and "
+                "With scope read it shows; with submit it also cancels, retries and fires triggers; with approve it also approves and "
                 "rejects what others submitted. Whoever runs the agent makes one:"
             }
             pre { code { "consign token create NAME --scope read,submit" } }

@@ -12,6 +12,7 @@ mod login;
 mod printable;
 #[cfg(test)]
 mod tests;
+mod triggers;
 mod words;
 
 pub use self::{
@@ -20,6 +21,7 @@ pub use self::{
     layout::Viewer,
     login::{fault, login},
     printable::Printable,
+    triggers::{trigger, trigger_place, triggers},
     words::place,
 };
 

@@ -4,14 +4,22 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Home, Offer, Section, Viewer, fault, home, job, login};
+use super::{Home, Offer, Section, Viewer, fault, home, job, login, trigger, triggers};
 use crate::{
-    http::view::{JobDetails, JobSummary},
+    http::{
+        triggers::TriggerDetails,
+        view::{JobDetails, JobSummary},
+    },
     ids::ActionId,
     lifecycle::{self, Ending, Event, Excerpt, Job, Origin, Stage, Work},
     outcome::{
         Cause,
         result_file::{Approval, Artifact, Evidence, LogStatus, StepResult},
+    },
+    trigger::{
+        Trigger, ledger,
+        state::{Course, Own},
+        view::Summary,
     },
 };
 
@@ -227,6 +235,66 @@ fn an_approval_is_shown_with_what_shows_that_it_was_given() {
     assert!(!document.contains("href=\"javascript"), "{document}");
 }
 
+/// A trigger in its cooldown, with an event that ran and one that was merged into it; `text` is what others chose.
+fn cooling(text: &str) -> TriggerDetails {
+    let keys = "name = \"docs\"\nkind = \"schedule\"\ncron = \"0 3 * * *\"\ncooldown = \"6h\"\nallow_force = true\n\
+                action = { formula = \"train\" }\n";
+    let configured: Trigger = toml::from_str(keys).unwrap();
+    let course = Course { ended_at: Some(before(1800)), ..Course::default() };
+    let summary = Summary::of(&configured, &Own::default(), &course, Some(text.to_owned()), now());
+    let ran = ledger::Event {
+        event_id: ulid::Ulid::from_parts(before(7200).as_millisecond().cast_unsigned(), 1),
+        trigger: "docs".to_owned(),
+        at: before(7200),
+        origin: ledger::Origin::Schedule,
+        caller: None,
+        forced: false,
+        content: Some(text.to_owned()),
+        fate: ledger::Fate::Ran,
+        reason: None,
+        merged_into: None,
+        job_id: Some("01KAJ3T5B6N0W8Y9M2QX4CZ7DE".to_owned()),
+    };
+    let merged = ledger::Event {
+        event_id: ulid::Ulid::from_parts(before(7190).as_millisecond().cast_unsigned(), 2),
+        at: before(7190),
+        origin: ledger::Origin::Fired,
+        caller: Some(format!("ann from {text}")),
+        forced: true,
+        content: None,
+        fate: ledger::Fate::Merged,
+        reason: Some(text.to_owned()),
+        merged_into: Some(ran.event_id),
+        job_id: None,
+        ..ran.clone()
+    };
+    TriggerDetails { summary, events: vec![merged, ran] }
+}
+
+#[test]
+fn a_trigger_says_whether_it_may_run_and_what_became_of_what_arrived() {
+    let details = cooling("");
+    let document = trigger(&details, &viewer(true), now());
+    for words in [
+        "<span class=\"badge\" data-state=\"waiting\">cooldown</span>",
+        "in 5 h 30 min",
+        "in 15 h 0 min",
+        "<a href=\"/ui/jobs/01KAJ3T5B6N0W8Y9M2QX4CZ7DE\">",
+        &format!("<a href=\"#event-{}\">the one of <time", details.events[1].event_id),
+        "ann from , forced",
+        "action=\"/ui/triggers/docs/fire\"",
+        "name=\"force\"",
+    ] {
+        assert!(document.contains(words), "{words}: {document}");
+    }
+    let list = triggers(&[details.summary.clone()], &viewer(false), now());
+    assert!(list.contains("href=\"/ui/triggers/docs\"") && list.contains("cooldown"), "{list}");
+    assert!(!trigger(&details, &viewer(false), now()).contains("/fire"), "it is for those who may submit");
+    let summary = Summary { allow_force: false, ..details.summary.clone() };
+    let unforced = TriggerDetails { summary, ..details };
+    assert!(!trigger(&unforced, &viewer(true), now()).contains("name=\"force\""));
+}
+
 #[test]
 fn nothing_that_came_from_outside_becomes_markup() {
     let hostile = details(&failed(HOSTILE));
@@ -238,6 +306,7 @@ fn nothing_that_came_from_outside_becomes_markup() {
     for document in [
         job(&hostile, HOSTILE, &offer, &viewer(true), now()),
         home(&all, &viewer(true), now()),
+        trigger(&cooling(HOSTILE), &viewer(true), now()),
         login(HOSTILE, Some(HOSTILE)),
         fault("Not Found", HOSTILE),
     ] {

@@ -18,7 +18,12 @@ pub(super) fn name(job: &JobSummary) -> &str {
 
 /// A phase as a badge, told apart by its word and its colour.
 pub(super) fn badge(phase: Phase) -> Markup {
-    html! { span.badge data-state=(phase.as_str()) { (phase.as_str()) } }
+    word_in(phase, phase.as_str())
+}
+
+/// A word as a badge in the colour of a phase.
+pub(super) fn word_in(phase: Phase, word: &str) -> Markup {
+    html! { span.badge data-state=(phase.as_str()) { (word) } }
 }
 
 /// A time as how long ago it is, with the time itself behind it.

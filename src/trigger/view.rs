@@ -24,6 +24,8 @@ pub struct Summary {
     /// Whether it may run, and since when or why not.
     #[serde(flatten)]
     pub check: Check,
+    /// Whether its cooldown may be passed over.
+    pub allow_force: bool,
     /// The job of the run that goes on; null where none does, or its job is not on record yet.
     pub running: Option<String>,
     /// The event that waits to run.
@@ -123,6 +125,7 @@ impl Summary {
             kind: trigger.kind().to_owned(),
             cooldown_group: trigger.group.clone(),
             check: Check::of(trigger, course, now),
+            allow_force: trigger.allow_force,
             running: run.and_then(|run| run.job_id).map(|job_id| job_id.to_string()),
             pending: own.pending.as_ref().map(|pending| pending.event.to_string()),
             waits_for,

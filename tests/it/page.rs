@@ -1,5 +1,7 @@
 //! The page at `/`, in a real browser.
 
+mod triggers;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};

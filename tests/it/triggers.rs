@@ -85,7 +85,7 @@ impl Stage {
     }
 
     /// The ledger of a trigger, the earliest event first.
-    async fn ledger(&self, trigger: &str) -> Vec<Value> {
+    pub(crate) async fn ledger(&self, trigger: &str) -> Vec<Value> {
         let details = self.get(&format!("/triggers/{trigger}?events=1000")).await;
         let mut events = details["events"].as_array().cloned().unwrap_or_default();
         events.reverse();
@@ -140,12 +140,17 @@ fn figure(text: &str) {
     eprintln!("{text}");
 }
 
-/// A webhook with these further keys.
-pub(crate) fn webhook(name: &str, keys: &str) -> String {
+/// A trigger of a kind with these further keys.
+pub(crate) fn trigger(name: &str, kind: &str, keys: &str) -> String {
     format!(
-        "[[trigger]]\nname = \"{name}\"\nkind = \"webhook\"\ntoken_file = \"{{folder}}/token\"\n{keys}\n\
+        "[[trigger]]\nname = \"{name}\"\nkind = \"{kind}\"\n{keys}\n\
          [trigger.action]\nformula = \"train\"\nblast_radius = \"low\"\n"
     )
+}
+
+/// A webhook with these further keys.
+pub(crate) fn webhook(name: &str, keys: &str) -> String {
+    trigger(name, "webhook", &format!("token_file = \"{{folder}}/token\"\n{keys}"))
 }
 
 #[tokio::test]

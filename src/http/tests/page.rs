@@ -74,12 +74,22 @@ async fn the_page_shows_and_does_what_the_token_of_the_login_may() {
     }
     let log = format!("{place}/log");
     assert_eq!((get(&server, &log, "").await.0, get(&server, &log, &nobody).await.0), (401, 403));
-    for path in [&cancel, &retry] {
+    // No trigger has been read yet.
+    for path in ["/ui/triggers", "/ui/triggers/train"] {
+        for (session, expected) in [("", 401), (&nobody, 403), (&reader, 503)] {
+            assert_eq!(get(&server, path, session).await.0, expected, "{path}");
+        }
+    }
+    for path in [&cancel, &retry, "/ui/triggers/train/fire"] {
         for (session, expected) in [("", 401), (&nobody, 403), (&reader, 403), (&operator, 503)] {
             let answer = send(&server, path, session, "").await;
             assert_eq!(answer.status().as_u16(), expected, "{path}");
             assert!(answer.text().await.unwrap().starts_with("<!DOCTYPE html>"));
         }
+    }
+    for form in ["force=perhaps", "content=a"] {
+        let answer = send(&server, "/ui/triggers/train/fire", &operator, form).await;
+        assert_eq!(answer.status().as_u16(), 422, "{form}");
     }
     for (verb, form, wrong) in
         [("approve", "digest=5d41", "digest=5d41&more=1"), ("reject", "reason=no", "reason=+")]

@@ -37,10 +37,7 @@ async fn from_a_webhooks_call_to_nomads_acceptance() {
     say(format_args!(
         "a webhook's answer: {:.1?} in the middle, {:.1?} for nine of ten; Nomad has accepted {:.1?} after it, \
          {:.1?} for nine of ten",
-        answers[middle],
-        answers[most],
-        acceptances[middle],
-        acceptances[most]
+        answers[middle], answers[most], acceptances[middle], acceptances[most]
     ));
     assert!(answers[middle] < Duration::from_secs(1));
 }

@@ -121,6 +121,20 @@ impl World {
         self.spawn_agent("consign.toml", self.agent_address(), command)
     }
 
+    /// Starts the agent as the last argument of another program, which runs it as itself, without waiting for it.
+    pub(crate) fn launch_agent_within(&self, program: &[&str]) -> Agent {
+        let agent = self.consign(&["agent"]);
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]).arg(agent.get_program()).args(agent.get_args());
+        for (name, value) in agent.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        self.spawn_agent("consign.toml", self.agent_address(), command)
+    }
+
     fn launch_agent_as(&self, config: &str, address: String, arguments: &[&str]) -> Agent {
         self.spawn_agent(config, address, self.consign_as(config, &[&["agent"], arguments].concat()))
     }
