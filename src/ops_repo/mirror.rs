@@ -13,10 +13,11 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::{
     Error, ErrorKind, RemoteUrl,
     git::{Git, Invocation, LOOK_LIMIT, MINIMUM_VERSION, TRANSFER_LIMIT, parse_version},
-    tips::BRANCH,
 };
 use crate::ids::Revision;
 
+/// Where the remote's branch stands in the mirror.
+pub(super) const BRANCH: &str = "refs/mirror/branch";
 /// Keeps the last processed revision.
 const PIN: &str = "refs/pins/processed";
 
@@ -135,7 +136,7 @@ impl Mirror {
     /// Where references of these names stand in the remote, in one question to it; those that are not there are left
     /// out.
     pub(super) async fn look(&self, names: &[&str]) -> Result<BTreeMap<String, Revision>, Error> {
-        let operation = "look at the branches of a repository";
+        let operation = "look at the branches of the remote";
         let mut arguments = vec!["ls-remote", "--refs", "--", self.remote.address()];
         arguments.extend(names);
         let text = self.git.text(Invocation::new(operation, arguments).limit(LOOK_LIMIT)).await?;
@@ -174,7 +175,7 @@ impl Mirror {
                 gone.push('\n');
             }
         }
-        let operation = "fetch from a repository";
+        let operation = "fetch from the remote";
         if !gone.is_empty() {
             self.git.output(Invocation::new(operation, ["update-ref", "--stdin"]).input(gone)).await?;
         }

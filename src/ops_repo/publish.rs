@@ -11,7 +11,8 @@ use jiff::Timestamp;
 use super::{
     Error, OpsRepo, Published, ResultEntry,
     git::{Ended, Invocation, TRANSFER_LIMIT},
-    tips::{BRANCH, RESULTS},
+    mirror::BRANCH,
+    tips::RESULTS,
 };
 use crate::{
     action::record::is_record,

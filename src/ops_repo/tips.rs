@@ -2,12 +2,10 @@
 
 use super::{
     Error, OpsRepo, Settings, Tips,
-    mirror::{Followed, Mirror},
+    mirror::{BRANCH, Followed, Mirror},
 };
 use crate::ids::Revision;
 
-/// Where the remote's branch stands in the mirror.
-pub(super) const BRANCH: &str = "refs/mirror/branch";
 /// Where the remote's results branch stands in the mirror.
 pub(super) const RESULTS: &str = "refs/mirror/results";
 /// Where the claim stands in the mirror.

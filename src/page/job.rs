@@ -7,7 +7,7 @@ use super::{
     approval,
     layout::{Viewer, document},
     printable::Printable,
-    words::{ago, badge, long, name, place, size},
+    words::{ago, badge, list_of, long, name, place, size},
 };
 use crate::{
     artifact::Described,
@@ -164,13 +164,7 @@ fn facts(job: &JobDetails, now: Timestamp) -> Markup {
         ("Job id", code(Some(&summary.job_id))),
         ("Log", job.result.as_ref().map(|result| kept(result.log_status).render())),
     ];
-    html! {
-        dl {
-            @for (name, value) in facts {
-                @if let Some(value) = value { div { dt { (name) } dd { (value) } } }
-            }
-        }
-    }
+    list_of(&facts)
 }
 
 fn steps(job: &JobDetails) -> Markup {

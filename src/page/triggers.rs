@@ -5,7 +5,7 @@ use maud::{Markup, Render, html};
 
 use super::{
     layout::{Viewer, document},
-    words::{ago, long, place, word_in},
+    words::{ago, list_of, long, place, word_in},
 };
 use crate::{
     http::triggers::TriggerDetails,
@@ -119,13 +119,7 @@ fn facts(trigger: &Summary, now: Timestamp) -> Markup {
         ("Last run ended", trigger.check.last_trained.map(|at| ago(at, now))),
         ("Next times", (!trigger.next_runs.is_empty()).then_some(next)),
     ];
-    html! {
-        dl {
-            @for (name, value) in facts {
-                @if let Some(value) = value { div { dt { (name) } dd { (value) } } }
-            }
-        }
-    }
+    list_of(&facts)
 }
 
 /// What arrived and what became of it, the latest first.

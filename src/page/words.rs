@@ -26,6 +26,17 @@ pub(super) fn word_in(phase: Phase, word: &str) -> Markup {
     html! { span.badge data-state=(phase.as_str()) { (word) } }
 }
 
+/// Names and what they stand for, as far as that is known.
+pub(super) fn list_of(facts: &[(&str, Option<Markup>)]) -> Markup {
+    html! {
+        dl {
+            @for (name, value) in facts {
+                @if let Some(value) = value { div { dt { (name) } dd { (value) } } }
+            }
+        }
+    }
+}
+
 /// A time as how long ago it is, with the time itself behind it.
 pub(super) fn ago(at: Timestamp, now: Timestamp) -> Markup {
     let passed = now.duration_since(at);

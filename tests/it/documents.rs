@@ -31,8 +31,13 @@ fn pages() -> BTreeMap<String, String> {
     paths.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
 }
 
+/// A page by its path from the root.
+pub(crate) fn page(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap()
+}
+
 /// The fenced blocks of a page in one language.
-fn blocks(page: &str, language: &str) -> Vec<String> {
+pub(crate) fn blocks(page: &str, language: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut open: Option<(bool, String)> = None;
     for line in page.lines() {
@@ -154,14 +159,14 @@ fn every_key_of_the_configuration_is_documented() {
 #[test]
 fn the_operators_page_shows_the_nomad_policy_as_it_is() {
     let policy = fs::read_to_string(root().join("policies/nomad-agent.hcl")).unwrap();
-    let page = fs::read_to_string(root().join("docs/operate.md")).unwrap();
+    let page = self::page("docs/operate.md");
     assert!(blocks(&page, "hcl").contains(&policy), "docs/operate.md shows another policies/nomad-agent.hcl");
 }
 
 #[test]
 fn the_operators_page_shows_the_unit_as_it_is() {
     let unit = fs::read_to_string(root().join("docs/systemd/consign.service")).unwrap();
-    let page = fs::read_to_string(root().join("docs/operate.md")).unwrap();
+    let page = self::page("docs/operate.md");
     assert!(
         blocks(&page, "ini").contains(&unit),
         "docs/operate.md shows another docs/systemd/consign.service"

@@ -1,5 +1,6 @@
 //! Triggers: what starts work by itself, on real servers.
 
+mod sample;
 mod sources;
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};

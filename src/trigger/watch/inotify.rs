@@ -41,7 +41,7 @@ pub(super) struct Heard {
 impl Inotify {
     /// An instance without watches.
     pub(super) fn new() -> io::Result<Self> {
-        let instance = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+        let instance = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).map_err(reason)?;
         #[expect(
             deprecated,
             reason = "its successor is not safe to call; an OwnedFd keeps what that asks for"
@@ -127,6 +127,9 @@ fn reason(error: Errno) -> io::Error {
         Errno::NOSPC => {
             io::Error::other("there are no inotify watches left: raise fs.inotify.max_user_watches")
         }
+        Errno::MFILE => io::Error::other(
+            "there are no inotify instances left: raise fs.inotify.max_user_instances, or the limit of open files",
+        ),
         error => error.into(),
     }
 }
