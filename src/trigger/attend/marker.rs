@@ -62,7 +62,8 @@ impl Marker {
     }
 }
 
-/// Replaces a file at once, or removes it.
+/// Replaces a file at once, or removes it. One that is as it should be is left alone: to replace a file takes some
+/// file systems as long as to write it to the disk.
 fn put(path: &Path, text: Option<String>) -> io::Result<()> {
     let Some(text) = text else {
         return match fs::remove_file(path) {
@@ -70,6 +71,9 @@ fn put(path: &Path, text: Option<String>) -> io::Result<()> {
             _ => Ok(()),
         };
     };
+    if fs::read_to_string(path).is_ok_and(|present| present == text) {
+        return Ok(());
+    }
     let mut draft = path.as_os_str().to_owned();
     draft.push(MARKERS.1);
     fs::write(&draft, text)?;

@@ -8,7 +8,7 @@ mod perform;
 pub mod times;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
@@ -137,6 +137,8 @@ pub struct Attendant {
     keep: u32,
     owns: HashMap<String, Own>,
     courses: HashMap<String, Course>,
+    /// The courses whose marker files are not as they stand.
+    unmarked: BTreeSet<String>,
     inbox: mpsc::Receiver<Message>,
 }
 
@@ -239,7 +241,8 @@ impl Attendant {
         let shared = Arc::new(Shared { triggers, store, sources: Mutex::default() });
         let (sender, inbox) = mpsc::channel(INBOX);
         let handle = Handle { shared: Arc::clone(&shared), sender };
-        let mut attendant = Self { shared, desk, folder, keep, owns, courses, inbox };
+        let unmarked = courses.keys().cloned().collect();
+        let mut attendant = Self { shared, desk, folder, keep, owns, courses, unmarked, inbox };
         // Ended jobs are forgotten after a while: their ends are read before that.
         attendant.follow(Timestamp::now()).await?;
         Ok((attendant, handle))
@@ -247,10 +250,6 @@ impl Attendant {
 
     /// Attends until `ending`.
     pub async fn run(mut self, ending: CancellationToken) {
-        let courses: Vec<String> = self.courses.keys().cloned().collect();
-        for course in courses {
-            self.leave_markers(&course);
-        }
         let mut pruned = Instant::now();
         let mut next = Instant::now();
         loop {
@@ -264,6 +263,8 @@ impl Attendant {
                 }
                 next = Instant::now() + self.pause();
             }
+            // A file system may take its time: whoever told of an event has been answered.
+            self.leave_markers();
             tokio::select! {
                 () = ending.cancelled() => return,
                 message = self.inbox.recv() => {
@@ -332,17 +333,20 @@ impl Attendant {
         }
     }
 
-    fn leave_markers(&self, course: &str) {
-        let Some(state) = self.courses.get(course) else { return };
-        for (trigger, _) in self.shared.triggers.iter().filter(|(trigger, _)| trigger.course() == course) {
-            let marker = Marker::of(trigger, &self.folder);
-            if let Err(error) = marker.leave(trigger.rules.last(state), state.run.as_ref()) {
-                let error: &dyn std::error::Error = &error;
-                tracing::warn!(
-                    trigger = trigger.name,
-                    error = chain(error),
-                    "its marker file cannot be written"
-                );
+    fn leave_markers(&mut self) {
+        for course in std::mem::take(&mut self.unmarked) {
+            let Some(state) = self.courses.get(&course) else { continue };
+            for (trigger, _) in self.shared.triggers.iter().filter(|(trigger, _)| trigger.course() == course)
+            {
+                let marker = Marker::of(trigger, &self.folder);
+                if let Err(error) = marker.leave(trigger.rules.last(state), state.run.as_ref()) {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(
+                        trigger = trigger.name,
+                        error = chain(error),
+                        "its marker file cannot be written"
+                    );
+                }
             }
         }
     }

@@ -140,7 +140,7 @@ impl Attendant {
         self.owns.insert(trigger.name.clone(), own);
         if let Some(course) = course {
             self.courses.insert(name.clone(), course);
-            self.leave_markers(&name);
+            self.unmarked.insert(name);
         }
         Ok(())
     }
@@ -230,7 +230,7 @@ impl Attendant {
             TriggerChange { own: None, course: Some((name, &course)), events: event.into_iter().collect() };
         self.shared.store.save_trigger(&change).await?;
         self.courses.insert(name.to_owned(), course);
-        self.leave_markers(name);
+        self.unmarked.insert(name.to_owned());
         Ok(())
     }
 }
