@@ -13,7 +13,7 @@ use crate::support::Git;
 async fn five_saves_give_one_run(method: &str, noticed: &str) {
     let keys = format!(
         "paths = [\"{{folder}}/docs/**/*.md\", \"!{{folder}}/docs/drafts/**\"]\nmethod = \"{method}\"\n\
-         settle = \"50ms\"\npoll = \"100ms\"\ndebounce = \"3s\"\ncooldown = \"6h\"\nallow_force = true"
+         settle = \"50ms\"\npoll = \"100ms\"\ndebounce = \"10s\"\ncooldown = \"6h\"\nallow_force = true"
     );
     let mut stage = Stage::new(&format!("watch-{method}"), &trigger("docs", "watch", &keys)).await;
     let save = |path: &str, text: &str| {
