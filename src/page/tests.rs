@@ -287,7 +287,7 @@ fn a_trigger_says_whether_it_may_run_and_what_became_of_what_arrived() {
     ] {
         assert!(document.contains(words), "{words}: {document}");
     }
-    let list = triggers(&[details.summary.clone()], &viewer(false), now());
+    let list = triggers(std::slice::from_ref(&details.summary), &viewer(false), now());
     assert!(list.contains("href=\"/ui/triggers/docs\"") && list.contains("cooldown"), "{list}");
     assert!(!trigger(&details, &viewer(false), now()).contains("/fire"), "it is for those who may submit");
     let summary = Summary { allow_force: false, ..details.summary.clone() };
