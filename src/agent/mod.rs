@@ -5,9 +5,12 @@ mod ownership;
 mod settings;
 pub mod triggers;
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use secrecy::SecretString;
@@ -36,6 +39,7 @@ use crate::{
     },
     credential::Credential,
     dispatch::{launch::BaseJobs, nodes::Nodes},
+    forge,
     grant::{self, Grants, Upkeep},
     http, intake,
     metrics::Metrics,
@@ -131,6 +135,7 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
     let webhook_secret = webhook_secret(config)?;
     let forges = forges(config)?;
     let triggers = triggers::read(config)?;
+    let issue_forges = triggers::forges(config)?;
     let ops = ops_settings(config, config.store.path.join("mirror.git"))?;
     let store = Store::open(&config.store.path).await?;
     let archive = Archive::open(&config.artifacts()).map_err(|error| setting("[store] artifacts", &error))?;
@@ -184,6 +189,7 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
         orders: driver,
         webhook_secret,
         forges,
+        issue_forges,
         desk,
         archive,
         triggers,
@@ -214,6 +220,8 @@ struct Running<'config> {
     orders: Arc<OnceLock<Inbox>>,
     webhook_secret: Credential,
     forges: Forges,
+    /// The forges whose issues triggers are for, by the triggers' names.
+    issue_forges: BTreeMap<String, forge::Client>,
     /// Where it finds who takes submissions.
     desk: Arc<OnceLock<Desk>>,
     archive: Archive,
@@ -339,7 +347,8 @@ impl Running<'_> {
             keep: self.config.triggers.keep,
         })
         .await?;
-        triggers::start_sources(self.config, &handle, stopping, tasks);
+        let issue_forges = std::mem::take(&mut self.issue_forges);
+        triggers::start_sources(self.config, issue_forges, &handle, stopping, tasks);
         tasks.spawn(attendant.run(stopping.clone()));
         // It is set here alone.
         drop(self.trigger_handle.set(handle));

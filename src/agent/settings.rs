@@ -185,19 +185,22 @@ pub fn forges(config: &Config) -> Result<Forges, Error> {
         )));
     }
     let client = |(name, settings): (&String, &config::Forge)| {
-        let token = token("[forge] token_file", None, &settings.token_file)?;
-        let settings = forge::Settings {
-            kind: settings.kind,
-            url: settings.url.clone(),
-            repository: settings.repository.clone(),
-            token,
-            ca_cert: given(&settings.ca_cert).map(Path::to_path_buf),
-        };
-        let client = forge::Client::new(&settings)
+        let client = forge::Client::new(&forge_settings(settings, &settings.repository)?)
             .map_err(|error| setting(format!("[forge.{name}]: {}", chain(&error))))?;
         Ok((name.clone(), Arc::new(client)))
     };
     config.forge.iter().map(client).collect()
+}
+
+/// How a repository of a configured forge is reached.
+pub(super) fn forge_settings(settings: &config::Forge, repository: &str) -> Result<forge::Settings, Error> {
+    Ok(forge::Settings {
+        kind: settings.kind,
+        url: settings.url.clone(),
+        repository: repository.to_owned(),
+        token: token("[forge] token_file", None, &settings.token_file)?,
+        ca_cert: given(&settings.ca_cert).map(Path::to_path_buf),
+    })
 }
 
 /// What actions may ask for, as the configuration says.

@@ -1,17 +1,20 @@
 //! The triggers of the configuration: who may call them, and the sources that tell of events.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::Error;
+use super::{Error, settings::forge_settings};
 use crate::{
-    config::Config,
+    config::{self, Config},
+    forge,
+    telemetry::chain,
     trigger::{
         Trigger,
         access::Access,
         attend::{Handle, times},
-        follow,
+        follow, issues,
+        labels::Issues,
         settings::Source,
         watch,
     },
@@ -20,6 +23,12 @@ use crate::{
 /// The triggers, and what their callers show.
 pub fn read(config: &Config) -> Result<Vec<(Trigger, Access)>, Error> {
     let with_access = |trigger: &Trigger| {
+        if let Source::Forge(issues) = &trigger.source
+            && !config.forge.contains_key(&issues.forge)
+        {
+            let problem = format!("trigger {:?}: there is no [forge.{}]", trigger.name, issues.forge);
+            return Err(Error::Setting { key: "[[trigger]] forge", problem });
+        }
         let access = Access::read(trigger).map_err(|error| Error::Setting {
             key: "[[trigger]] token_file, hmac_file",
             problem: format!("trigger {:?}: cannot use {error}", trigger.name),
@@ -29,8 +38,31 @@ pub fn read(config: &Config) -> Result<Vec<(Trigger, Access)>, Error> {
     config.trigger.0.iter().map(with_access).collect()
 }
 
-/// Starts whatever tells of events by itself.
-pub fn start_sources(config: &Config, handle: &Handle, ending: &CancellationToken, tasks: &TaskTracker) {
+/// A client for the issues of each trigger that is by those of a forge, by its name.
+pub fn forges(config: &Config) -> Result<BTreeMap<String, forge::Client>, Error> {
+    let of_issues = config.trigger.0.iter().filter_map(|trigger| match &trigger.source {
+        Source::Forge(issues) => Some((&trigger.name, issues, config.forge.get(&issues.forge)?)),
+        _ => None,
+    });
+    let client = |(name, issues, settings): (&String, &Issues, &config::Forge)| {
+        let client = forge::Client::new(&forge_settings(settings, &issues.repository)?);
+        let client = client.map_err(|error| Error::Setting {
+            key: "[[trigger]] repo",
+            problem: format!("trigger {name:?}: {}", chain(&error)),
+        })?;
+        Ok((name.clone(), client))
+    };
+    of_issues.map(client).collect()
+}
+
+/// Starts whatever tells of events by itself; `forges` are those of [`forges`].
+pub fn start_sources(
+    config: &Config,
+    mut forges: BTreeMap<String, forge::Client>,
+    handle: &Handle,
+    ending: &CancellationToken,
+    tasks: &TaskTracker,
+) {
     let mirrors = config.store.path.join("mirrors");
     let mut needed = BTreeSet::new();
     for trigger in &config.trigger.0 {
@@ -47,6 +79,12 @@ pub fn start_sources(config: &Config, handle: &Handle, ending: &CancellationToke
                 let mirror = follow::mirror(&mirrors, &name, git);
                 needed.insert(mirror.clone());
                 tasks.spawn(follow::run(name, git.clone(), mirror, handle, ending));
+            }
+            Source::Forge(issues) => {
+                let Some(forge) = forges.remove(&name) else { continue };
+                let (trigger, issues) = (trigger.clone(), issues.clone());
+                let source = issues::Source { trigger, issues, forge, handle };
+                tasks.spawn(source.run(ending));
             }
         }
     }

@@ -27,7 +27,7 @@ pub struct Access {
 /// A client for one repository of one forge.
 #[derive(Debug)]
 pub struct Client {
-    http: Http,
+    pub(super) http: Http,
     repository: String,
 }
 
@@ -50,7 +50,7 @@ impl Client {
         &self.repository
     }
 
-    fn path(&self, rest: &str) -> String {
+    pub(super) fn path(&self, rest: &str) -> String {
         format!("/repos/{}{rest}", self.repository)
     }
 
@@ -223,7 +223,8 @@ impl Client {
             "description": description,
         });
         let path = self.path(&format!("/statuses/{commit}"));
-        self.http.post(Question { path: &path, right: Right::Status }, &body).await
+        let question = Question { path: &path, right: Right::Status };
+        self.http.post::<serde::de::IgnoredAny>(question, &body).await.map(drop)
     }
 }
 

@@ -83,6 +83,8 @@ pub enum Right {
     Permission,
     /// Write a commit status.
     Status,
+    /// Read issues, change their labels, and comment on them.
+    Issues,
 }
 
 impl Right {
@@ -112,6 +114,10 @@ impl Right {
             (Self::Status, Kind::Gitea) => {
                 "give the token the scope write:repository and its account write access to the repository"
             }
+            (Self::Issues, Kind::Gitea) => {
+                "give the token the scopes read:repository and write:issue, and its account write access to the repository's issues"
+            }
+            (Self::Issues, Kind::GitHub) => "give the token write access to the repository's issues",
             (Self::Status, Kind::GitHub) => "give the token write access to the repository's commit statuses",
         }
     }
@@ -125,6 +131,7 @@ impl std::fmt::Display for Right {
             Self::Team => "read the members of the team",
             Self::Permission => "read who may write to the repository",
             Self::Status => "write commit statuses",
+            Self::Issues => "read, label and comment on issues",
         })
     }
 }

@@ -129,9 +129,22 @@ impl Http {
         })
     }
 
-    pub(super) async fn post(&self, question: Question<'_>, body: &serde_json::Value) -> Result<(), Error> {
+    pub(super) async fn post<T: DeserializeOwned>(
+        &self,
+        question: Question<'_>,
+        body: &serde_json::Value,
+    ) -> Result<T, Error> {
         let builder = self.requests.post(format!("{}{}", self.base, question.path)).json(body);
-        self.read::<serde::de::IgnoredAny>(Method::POST, question, builder).await.map(drop)
+        self.read(Method::POST, question, builder).await
+    }
+
+    /// Deletes what is at the path, if there is such a thing.
+    pub(super) async fn delete(&self, question: Question<'_>) -> Result<(), Error> {
+        let builder = self.requests.delete(format!("{}{}", self.base, question.path));
+        match self.send(format!("DELETE {}", question.path), question, builder).await {
+            Ok(_) | Err(Error::Status { status: StatusCode::NOT_FOUND, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     async fn read<T: DeserializeOwned>(
@@ -141,6 +154,17 @@ impl Http {
         builder: RequestBuilder,
     ) -> Result<T, Error> {
         let request = format!("{method} {}", question.path);
+        let body = self.send(request.clone(), question, builder).await?;
+        serde_json::from_slice(&body).map_err(|source| Error::Reply { request, source })
+    }
+
+    /// The body of the answer, where that says yes.
+    async fn send(
+        &self,
+        request: String,
+        question: Question<'_>,
+        builder: RequestBuilder,
+    ) -> Result<Vec<u8>, Error> {
         self.may_ask()?;
         let broken = |source: reqwest::Error| Error::Request {
             request: request.clone(),
@@ -159,7 +183,7 @@ impl Http {
         let (status, headers) = (response.status(), response.headers().clone());
         let body = bounded(response, &request).await?;
         if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|source| Error::Reply { request, source });
+            return Ok(body);
         }
         let said = said(&body, &headers);
         if let Some(until) = pause(status, &headers, Timestamp::now()) {

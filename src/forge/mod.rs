@@ -1,4 +1,4 @@
-//! The forge: pull requests, their reviews, and commit statuses, as Gitea, Forgejo and GitHub have them.
+//! The forge: pull requests, their reviews, commit statuses, and issues, as Gitea, Forgejo and GitHub have them.
 //!
 //! One client speaks to all of them: their APIs differ in few places, and `client` has each of those. What a
 //! forge says is data to be judged ([`crate::approval::review`]), never an instruction. Whatever cannot be
@@ -8,6 +8,7 @@ mod client;
 mod error;
 pub mod evidence;
 mod http;
+mod issues;
 #[cfg(test)]
 mod tests;
 mod wire;

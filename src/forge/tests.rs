@@ -265,3 +265,77 @@ async fn what_is_not_understood_or_too_long_is_an_error() {
         assert!(Client::new(&settings).is_err(), "{repository}");
     }
 }
+
+#[tokio::test]
+async fn githubs_issues_are_found_labelled_and_commented_on() {
+    let issue = |number: u32, labels: &[&str]| {
+        let label =
+            |name: &&str| json!({ "id": 208_045_946, "name": name, "color": "f29513", "default": false });
+        let labels: Vec<Value> = labels.iter().map(label).collect();
+        json!({ "id": 1, "number": number, "state": "open", "title": "Found a bug", "user": account(1, "octocat"),
+                "labels": labels, "body": "I'm having a problem with this." })
+    };
+    let mut pull = issue(8, &["to do"]);
+    pull["pull_request"] = json!({ "url": "https://api.github.com/repos/acme/actions/pulls/8" });
+    let comments = json!([{ "id": 1, "body": "Me too", "user": account(1, "octocat") }, { "body": "ran <!-- consign A -->" }]);
+    let forge = Scripted::new(
+        answers(&[
+            (
+                "GET /api/v3/repos/acme/actions/issues?state=open&type=issues&labels=to+do&page=1&per_page=50&limit=50",
+                json!([issue(7, &["bug", "To Do"]), pull, issue(9, &[])]),
+            ),
+            ("GET /api/v3/repos/acme/actions/issues/7", issue(7, &["bug", "To Do"])),
+            ("POST /api/v3/repos/acme/actions/issues/7/labels", json!([{ "id": 2, "name": "doing" }])),
+            ("DELETE /api/v3/repos/acme/actions/issues/7/labels/To%20Do", json!([])),
+            (
+                "GET /api/v3/repos/acme/actions/issues/7/comments?since=2026-11-21T12%3A00%3A00Z&page=1&per_page=50&limit=50",
+                comments,
+            ),
+            ("POST /api/v3/repos/acme/actions/issues/7/comments", json!({ "id": 2, "body": "" })),
+            ("GET /api/v3/repos/acme/actions", json!({ "full_name": "acme/actions" })),
+        ]),
+        HeaderMap::new(),
+    )
+    .await;
+    let client = forge.client(Kind::GitHub);
+    assert_eq!(client.labelled("to do").await.unwrap(), [7], "pull requests are none");
+    assert!(client.relabel(7, "doing", &["to do", "done"]).await.unwrap());
+    assert!(!client.relabel(6, "doing", &["to do"]).await.unwrap(), "it is gone");
+    let since = "2026-11-21T12:00:00.9Z".parse().unwrap();
+    client.comment_once(7, since, "<!-- consign A -->", "again").await.unwrap();
+    client.comment_once(7, since, "<!-- consign B -->", "It ran.").await.unwrap();
+    let said: Vec<String> = forge.heard().into_iter().filter(|asked| !asked.starts_with("GET")).collect();
+    assert_eq!(
+        said,
+        [
+            "POST /api/v3/repos/acme/actions/issues/7/labels {\"labels\":[\"doing\"]}",
+            "DELETE /api/v3/repos/acme/actions/issues/7/labels/To%20Do",
+            "POST /api/v3/repos/acme/actions/issues/7/comments {\"body\":\"It ran.\\n\\n<!-- consign B -->\"}",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn an_issue_in_a_repository_that_is_hidden_is_not_taken_for_gone() {
+    for kind in [Kind::Gitea, Kind::GitHub] {
+        let forge = Scripted::new(Answers::new(), HeaderMap::new()).await;
+        let error = forge.client(kind).relabel(7, "a", &["b"]).await.unwrap_err();
+        assert!(matches!(error, Error::Rights { right: Right::Repository, .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_without_the_right_to_issues_is_told_so() {
+    let path = "GET /api/v3/repos/acme/actions/issues/7";
+    let refused = (403, json!({ "message": "Resource not accessible by personal access token" }));
+    let headers = [("x-accepted-github-permissions", "issues=write")];
+    let headers =
+        headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+    let forge = Scripted::new(HashMap::from([(path, refused)]), headers).await;
+    let error = forge.client(Kind::GitHub).relabel(7, "a", &["b"]).await.unwrap_err();
+    let said = error.to_string();
+    assert!(
+        said.contains("issues=write") && said.contains("write access to the repository's issues"),
+        "{said}"
+    );
+}

@@ -1,6 +1,6 @@
-//! The push webhook of the forge.
+//! The webhooks of the forge.
 //!
-//! It decides nothing: it makes the agent look at the ops repo now instead of at the next poll.
+//! They decide nothing: they make the agent look at the ops repo or at issues now instead of at the next poll.
 
 use std::{io, net::SocketAddr, path::Path};
 
@@ -15,7 +15,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 
 use super::{App, problem::Problem};
-use crate::{credential, webhook};
+use crate::{credential, trigger::access::Access, webhook};
 
 /// The largest webhook body that is read, in bytes. Forges send some 10 KiB for each pushed commit.
 pub(super) const HOOK_LIMIT: usize = 4 * 1024 * 1024;
@@ -59,6 +59,29 @@ pub(super) async fn git_hook(
         return Err(Problem::new(StatusCode::UNAUTHORIZED, detail));
     }
     app.wake.notify_one();
+    Ok((StatusCode::ACCEPTED, Json(json!({ "status": "looking" }))).into_response())
+}
+
+/// The forge's webhook for issues: the triggers whose secret signs the body look now. One without a secret takes it
+/// from this machine alone.
+pub(super) async fn forge_hook(
+    State(app): State<App>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let body = body?;
+    let handle = app.triggers.get().ok_or_else(Problem::not_now)?;
+    let is_near = peer.ip().to_canonical().is_loopback();
+    let allowed = |access: &Access| access.key().map_or(is_near, |key| signed(key, &headers, &body));
+    let mut looking = handle.of_forges().filter(|(_, access)| allowed(access)).peekable();
+    if looking.peek().is_none() {
+        let detail = "no trigger of kind forge has a secret that the body is signed with";
+        return Err(Problem::new(StatusCode::UNAUTHORIZED, detail));
+    }
+    for (trigger, _) in looking {
+        handle.look(&trigger.name);
+    }
     Ok((StatusCode::ACCEPTED, Json(json!({ "status": "looking" }))).into_response())
 }
 

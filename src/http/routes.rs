@@ -120,6 +120,16 @@ pub(super) fn table() -> Vec<Route> {
             )
         },
         Route {
+            answers: vec![object(202, "it looks")],
+            problems: vec![401, 413, 503],
+            ..open(
+                Method::POST,
+                "/hooks/forge",
+                post(hooks::forge_hook).layer(DefaultBodyLimit::max(hooks::HOOK_LIMIT)),
+                "The forge's webhook for issues: triggers look for their labels now. The body's HMAC authorizes it.",
+            )
+        },
+        Route {
             answers: vec![object(200, "this document")],
             ..open(
                 Method::GET,

@@ -155,7 +155,7 @@ async fn every_route_asks_for_its_scope_and_no_other_opens_it() {
             async |token: Option<&SecretString>| server.ask(route.method.clone(), &path, token, "").await;
         let name = format!("{} {path}", route.method);
         // Those of triggers have tests of their own, with an agent.
-        if route.access == Access::Trigger {
+        if route.access == Access::Trigger || route.path == "/hooks/forge" {
             continue;
         }
         let Access::Scope(scope) = route.access else {

@@ -79,7 +79,8 @@ pub struct Called {
     /// The job that it started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job_id: Option<String>,
-    /// Why nothing started: `cooldown_active` or `already_running`; `debounce` for what waits for quiet.
+    /// Why nothing started: `cooldown_active` or `already_running`; `debounce` for what waits for quiet,
+    /// `label` for what waits for an issue's label to change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// How long the cooldown, or the wait, still is.

@@ -4,6 +4,7 @@
 //! returns (`synchronous = FULL`). The folder is locked: a second agent on it ends with a message.
 
 mod admissions;
+mod cases;
 mod counts;
 mod durations;
 mod ended;
@@ -31,6 +32,7 @@ use sqlx::{
 use tokio::time::{Instant, sleep};
 
 pub use self::{
+    cases::CaseChange,
     counts::Counts,
     events::{EVENTS_KEPT, Event},
     intake::{Intake, PastAction},

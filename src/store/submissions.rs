@@ -79,6 +79,7 @@ impl Store {
         let rows = sqlx::query(
             "SELECT job_id FROM submissions WHERE ended_at < $1 AND NOT EXISTS (
                  SELECT 1 FROM results WHERE results.job_id = submissions.job_id AND pushed_at IS NULL)
+             AND NOT EXISTS (SELECT 1 FROM trigger_issues WHERE trigger_issues.job_id = submissions.job_id)
              ORDER BY ended_at, job_id LIMIT $2",
         )
         .bind(end.as_millisecond())
@@ -90,7 +91,7 @@ impl Store {
     }
 
     /// Forgets a submitted job that ended before `end`, with its journal and its key, unless its result is still
-    /// to be pushed; says whether it did.
+    /// to be pushed, or its outcome to be told on an issue; says whether it did.
     ///
     /// Its children and admissions stay known, so that nothing of it is taken for somebody else's and no
     /// launch gate opens twice.
@@ -99,7 +100,8 @@ impl Store {
         let job_id = job_id.to_string();
         let gone = sqlx::query(
             "DELETE FROM submissions WHERE job_id = $1 AND ended_at < $2
-             AND NOT EXISTS (SELECT 1 FROM results WHERE job_id = $1 AND pushed_at IS NULL)",
+             AND NOT EXISTS (SELECT 1 FROM results WHERE job_id = $1 AND pushed_at IS NULL)
+             AND NOT EXISTS (SELECT 1 FROM trigger_issues WHERE job_id = $1)",
         )
         .bind(&job_id)
         .bind(end.as_millisecond())
@@ -169,6 +171,8 @@ mod tests {
         ids::Revision,
         lifecycle::{Ending, Event, Work},
         outcome::Cause,
+        store::{CaseChange, TriggerChange},
+        trigger::case::Case,
     };
 
     const ACTION: &str = "formula = \"a\"\n";
@@ -256,5 +260,31 @@ mod tests {
         store.results_pushed(&pending, at(11)).await.unwrap();
         assert_eq!(store.submissions_ended(at(15), 10).await.unwrap(), [job.job_id]);
         assert!(store.forget_submission(job.job_id, at(15)).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_submission_whose_outcome_is_to_be_told_on_an_issue_is_kept_until_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).await.unwrap();
+        let job = submitted();
+        store.submit(&job, ACTION, None, at(1)).await.unwrap();
+        store.finish(&ended(job.clone(), 10), None, at(10)).await.unwrap();
+        let case = Case {
+            repository: "main:acme/app".to_owned(),
+            issue: 7,
+            trigger: "triage".to_owned(),
+            event: ulid::Ulid::nil(),
+            by: None,
+            begun_at: at(1),
+            job_id: Some(job.job_id),
+        };
+        for (change, is_kept) in [(CaseChange::Opened(&case), true), (CaseChange::Closed(&case), false)] {
+            store
+                .save_trigger(&TriggerChange { case: Some(change), ..TriggerChange::default() })
+                .await
+                .unwrap();
+            assert_eq!(store.submissions_ended(at(15), 10).await.unwrap().is_empty(), is_kept);
+            assert_eq!(store.forget_submission(job.job_id, at(15)).await.unwrap(), !is_kept);
+        }
     }
 }

@@ -5,7 +5,11 @@ use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{Row as _, Sqlite, Transaction};
 use ulid::Ulid;
 
-use super::{Error, Store, failed};
+use super::{
+    Error, Store,
+    cases::{self, CaseChange},
+    failed,
+};
 use crate::trigger::{
     ledger::{Event, Fate},
     state::{Course, Own},
@@ -18,6 +22,8 @@ pub struct TriggerChange<'change> {
     pub own: Option<(&'change str, &'change Own)>,
     /// What the group of this name shares.
     pub course: Option<(&'change str, &'change Course)>,
+    /// What becomes of an issue that a trigger runs for.
+    pub case: Option<CaseChange<'change>>,
     /// Events that arrived, or that something became of.
     pub events: Vec<Event>,
 }
@@ -31,6 +37,9 @@ impl Store {
         }
         if let Some((name, course)) = change.course {
             write_state(&mut transaction, &format!("course/{name}"), course).await?;
+        }
+        if let Some(change) = change.case {
+            cases::change(&mut transaction, change).await?;
         }
         for event in &change.events {
             sqlx::query(
@@ -156,11 +165,11 @@ async fn write_state(
     .map(drop)
 }
 
-fn json(name: &str, value: &impl Serialize) -> Result<String, Error> {
+pub(super) fn json(name: &str, value: &impl Serialize) -> Result<String, Error> {
     serde_json::to_string(value).map_err(|source| Error::Trigger { name: name.to_owned(), source })
 }
 
-fn read<T: DeserializeOwned>(name: &str, record: &str) -> Result<T, Error> {
+pub(super) fn read<T: DeserializeOwned>(name: &str, record: &str) -> Result<T, Error> {
     serde_json::from_str(record).map_err(|source| Error::Trigger { name: name.to_owned(), source })
 }
 

@@ -43,10 +43,20 @@ pub enum Refused {
 impl Access {
     /// Reads the files that a trigger names. Whoever else can read one can call the trigger, so that is an error.
     pub fn read(trigger: &Trigger) -> io::Result<Self> {
-        let Source::Webhook(webhook) = &trigger.source else { return Ok(Self::default()) };
-        let token = webhook.token_file.as_deref().map(|path| guarded(path, Credential::from_file));
-        let key = webhook.hmac_file.as_deref().map(|path| guarded(path, credential::read_secret_file));
+        let (token_file, hmac_file) = match &trigger.source {
+            Source::Webhook(webhook) => (&webhook.token_file, &webhook.hmac_file),
+            Source::Forge(issues) => (&None, &issues.hmac_file),
+            _ => return Ok(Self::default()),
+        };
+        let token = token_file.as_deref().map(|path| guarded(path, Credential::from_file));
+        let key = hmac_file.as_deref().map(|path| guarded(path, credential::read_secret_file));
         Ok(Self { token: token.transpose()?, key: key.transpose()? })
+    }
+
+    /// The key of its signatures.
+    #[must_use]
+    pub const fn key(&self) -> Option<&SecretString> {
+        self.key.as_ref()
     }
 
     /// Whether `bearer` is the trigger's own token.

@@ -19,6 +19,8 @@ pub enum Origin {
     Schedule,
     /// Files changed on a branch.
     Git,
+    /// An issue got a label.
+    Forge,
 }
 
 /// An event that arrived, and what became of it.

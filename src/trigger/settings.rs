@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{
     globs::Globs,
+    labels::Issues,
     schedule::{Missed, Schedule},
     state::{CooldownOn, Overlap, Rules},
 };
@@ -35,6 +36,8 @@ pub(super) const MARKERS: (&str, &str) = (".running", ".new");
 
 /// The debounce of sources that tell of files.
 const DEBOUNCE: Span = Span::from_secs(5 * 60);
+/// The argument that gets an issue's number.
+const ISSUE_ARGUMENT: &str = "issue_number";
 /// How often a first event is put off at most, in debounces, where no `max_wait` is given.
 const WAITS: u32 = 6;
 
@@ -50,6 +53,8 @@ pub enum Kind {
     Schedule,
     /// Files that change on a branch of a repository.
     Git,
+    /// Issues that get a label.
+    Forge,
 }
 
 /// How a tree is watched.
@@ -77,7 +82,8 @@ pub struct Keys {
     pub path: Option<String>,
     /// webhook: a file with its bearer token, for its owner alone to read (mode 0600).
     pub token_file: Option<PathBuf>,
-    /// webhook: a file with the key of its callers' signatures, mode 0600.
+    /// webhook: a file with the key of its callers' signatures; forge: with the secret of the forge's webhook, which
+    /// is taken from loopback only without one. Mode 0600.
     pub hmac_file: Option<PathBuf>,
     /// watch: absolute globs; git: globs from the repository's root. After `!` what they leave out.
     #[serde(default)]
@@ -87,13 +93,23 @@ pub struct Keys {
     /// watch: how long files must have been left alone before a change is told; default 500ms.
     #[schemars(with = "Option<String>")]
     pub settle: Option<Span>,
-    /// watch: how often it looks where it polls, default 5s; git: how often it looks, default 1m.
+    /// watch: how often it looks where it polls, default 5s; git and forge: how often it looks, default 1m.
     #[schemars(with = "Option<String>")]
     pub poll: Option<Span>,
     /// watch: how many files it may be for; default 100000.
     pub max_files: Option<usize>,
-    /// git: the repository, a path or an ssh or https URL.
+    /// git: the repository, a path or an ssh or https URL; forge: the repository of the issues, as `owner/name`.
     pub repo: Option<String>,
+    /// forge: which one of `[forge.<name>]`.
+    pub forge: Option<String>,
+    /// forge: the label that starts a run for an issue; it is taken from the issue then.
+    pub label: Option<String>,
+    /// forge: the label that an issue has while its run goes on; default `<label>-running`.
+    pub label_running: Option<String>,
+    /// forge: the label that it has when that succeeded; default `<label>-done`.
+    pub label_done: Option<String>,
+    /// forge: the label that it has when it did not; default `<label>-failed`.
+    pub label_failed: Option<String>,
     /// git: the branch; default `main`.
     pub branch: Option<String>,
     /// schedule: minute, hour, day of month, month and weekday.
@@ -124,7 +140,8 @@ pub struct Keys {
     pub allow_force: bool,
     /// A file that holds the time of the last run's end, for scripts; default in `[store] path`.
     pub marker_file: Option<PathBuf>,
-    /// The formula's argument that gets what came with the event, as JSON.
+    /// The formula's argument that gets what came with the event, as JSON; forge: the issue's number, default
+    /// `issue_number`.
     pub event_argument: Option<String>,
     /// What runs: the keys of an action without `id`.
     pub action: Map<String, Value>,
@@ -163,6 +180,8 @@ pub enum Source {
     Schedule(Schedule),
     /// Files on a branch.
     Git(Git),
+    /// Issues.
+    Forge(Issues),
 }
 
 /// How a webhook is called.
@@ -219,6 +238,7 @@ impl Trigger {
             Source::Watch(_) => "watch",
             Source::Schedule(_) => "schedule",
             Source::Git(_) => "git",
+            Source::Forge(_) => "forge",
         }
     }
 
@@ -263,6 +283,7 @@ fn read(keys: Keys) -> Result<Trigger, String> {
     if keys.kind == Kind::Schedule && !debounce.is_zero() {
         return Err("`debounce` makes no sense for a schedule: its times come one by one".to_owned());
     }
+    let of_issues = keys.kind == Kind::Forge;
     let rules = Rules {
         cooldown: keys.cooldown.map_or(Duration::ZERO, |span| span.0),
         cooldown_on: keys.cooldown_on,
@@ -277,29 +298,46 @@ fn read(keys: Keys) -> Result<Trigger, String> {
         group: keys.cooldown_group,
         allow_force: keys.allow_force,
         marker_file: keys.marker_file,
-        event_argument: keys.event_argument,
+        event_argument: keys.event_argument.or_else(|| of_issues.then(|| ISSUE_ARGUMENT.to_owned())),
         action: keys.action,
     };
     check_action(&trigger)?;
     Ok(trigger)
 }
 
+/// The kinds whose events share one run.
+const TIMED: [Kind; 4] = [Kind::Webhook, Kind::Watch, Kind::Schedule, Kind::Git];
+
 /// Refuses keys that belong to another kind.
 fn foreign(keys: &Keys) -> Result<(), String> {
     let given = [
         ("path", keys.path.is_some(), &[Kind::Webhook][..]),
         ("token_file", keys.token_file.is_some(), &[Kind::Webhook]),
-        ("hmac_file", keys.hmac_file.is_some(), &[Kind::Webhook]),
+        ("hmac_file", keys.hmac_file.is_some(), &[Kind::Webhook, Kind::Forge]),
         ("paths", !keys.paths.is_empty(), &[Kind::Watch, Kind::Git]),
         ("method", keys.method.is_some(), &[Kind::Watch]),
         ("settle", keys.settle.is_some(), &[Kind::Watch]),
         ("max_files", keys.max_files.is_some(), &[Kind::Watch]),
-        ("poll", keys.poll.is_some(), &[Kind::Watch, Kind::Git]),
-        ("repo", keys.repo.is_some(), &[Kind::Git]),
+        ("poll", keys.poll.is_some(), &[Kind::Watch, Kind::Git, Kind::Forge]),
+        ("repo", keys.repo.is_some(), &[Kind::Git, Kind::Forge]),
+        ("forge", keys.forge.is_some(), &[Kind::Forge]),
+        ("label", keys.label.is_some(), &[Kind::Forge]),
+        ("label_running", keys.label_running.is_some(), &[Kind::Forge]),
+        ("label_done", keys.label_done.is_some(), &[Kind::Forge]),
+        ("label_failed", keys.label_failed.is_some(), &[Kind::Forge]),
         ("branch", keys.branch.is_some(), &[Kind::Git]),
         ("cron", keys.cron.is_some(), &[Kind::Schedule]),
         ("time_zone", keys.time_zone.is_some(), &[Kind::Schedule]),
         ("missed", keys.missed.is_some(), &[Kind::Schedule]),
+        // Each issue has a run of its own, and its label stays until that has begun.
+        ("cooldown", keys.cooldown.is_some(), &TIMED),
+        ("cooldown_on", keys.cooldown_on != CooldownOn::default(), &TIMED),
+        ("cooldown_group", keys.cooldown_group.is_some(), &TIMED),
+        ("debounce", keys.debounce.is_some(), &TIMED),
+        ("max_wait", keys.max_wait.is_some(), &TIMED),
+        ("overlap", keys.overlap != Overlap::default(), &TIMED),
+        ("allow_force", keys.allow_force, &TIMED),
+        ("marker_file", keys.marker_file.is_some(), &TIMED),
     ];
     match given.iter().find(|(_, given, kinds)| *given && !kinds.contains(&keys.kind)) {
         Some((key, ..)) => Err(format!("`{key}` does not belong to a trigger of this kind")),
@@ -345,6 +383,7 @@ fn source(keys: &Keys) -> Result<Source, String> {
             globs: Globs::new(&keys.paths, false)?,
             poll: poll(60)?,
         }),
+        Kind::Forge => Source::Forge(Issues::read(keys, poll(60)?)?),
     })
 }
 
@@ -366,7 +405,7 @@ fn check_path(path: &str) -> Result<(), String> {
 
 /// Reads the action as the reader of action files will.
 fn check_action(trigger: &Trigger) -> Result<(), String> {
-    let mut body = trigger.body(Some("{}"));
+    let mut body = trigger.body(Some("1"));
     if body.contains_key("id") {
         return Err("`action.id` is for action files: leave it out".to_owned());
     }
@@ -387,7 +426,7 @@ impl TryFrom<Vec<Trigger>> for Triggers {
     type Error = String;
 
     fn try_from(triggers: Vec<Trigger>) -> Result<Self, String> {
-        let (mut names, mut paths) = (BTreeSet::new(), BTreeSet::new());
+        let (mut names, mut paths, mut labels) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for trigger in &triggers {
             if !names.insert(trigger.name.to_ascii_lowercase()) {
                 return Err(format!("two triggers are called {:?}", trigger.name));
@@ -396,6 +435,14 @@ impl TryFrom<Vec<Trigger>> for Triggers {
                 && !paths.insert(path.clone())
             {
                 return Err(format!("two triggers have the path {path:?}"));
+            }
+            if let Source::Forge(issues) = &trigger.source
+                && !labels.insert((issues.repository_key(), issues.label.to_lowercase()))
+            {
+                return Err(format!(
+                    "two triggers have the label {:?} of {}",
+                    issues.label, issues.repository
+                ));
             }
         }
         Ok(Self(triggers))

@@ -11,6 +11,7 @@ fn with(kind: &str, lines: &str) -> Result<Trigger, String> {
     read(&format!("name = \"t\"\nkind = \"{kind}\"\n{lines}\n[action]\nformula = \"train\"\n"))
 }
 
+const LABEL: &str = "forge = \"main\"\nrepo = \"acme/app\"\nlabel = \"triage\"";
 const HOOK: &str = "token_file = \"/etc/consign/t\"";
 
 #[test]
@@ -25,6 +26,11 @@ fn every_kind_has_its_keys_and_its_defaults() {
         with("schedule", "cron = \"0 3 * * SUN\"\ntime_zone = \"Europe/Berlin\"\nmissed = \"skip\"").is_ok()
     );
     assert!(with("git", "repo = \"/srv/a.git\"\npaths = [\"docs/**\"]").is_ok());
+    let forge = with("forge", &format!("{LABEL}\nlabel_failed = \"help wanted\"")).unwrap();
+    assert_eq!(forge.body(Some("7"))["args"]["issue_number"], "7");
+    let Source::Forge(issues) = forge.source else { panic!("{forge:?}") };
+    assert_eq!((issues.running.as_str(), issues.done.as_str()), ("triage-running", "triage-done"));
+    assert_eq!((issues.failed.as_str(), issues.poll.as_secs()), ("help wanted", 60));
 }
 
 #[test]
@@ -50,6 +56,13 @@ fn what_makes_no_sense_is_refused_with_its_key() {
         (with("schedule", ""), "`cron`"),
         (with("schedule", "cron = \"0 3 * *\""), "`cron`"),
         (with("schedule", "cron = \"@daily\"\ndebounce = \"1m\""), "`debounce`"),
+        (with("forge", ""), "`label`"),
+        (with("forge", "label = \"triage\"\nrepo = \"acme/app\""), "`forge`"),
+        (with("forge", &format!("{LABEL}\nlabel_done = \"Triage\"")), "the same"),
+        (with("forge", &format!("{LABEL}\nlabel_failed = \"a,b\"")), "a,b"),
+        (with("forge", &format!("{LABEL}\ncooldown = \"1h\"")), "`cooldown`"),
+        (with("forge", &format!("{LABEL}\noverlap = \"queue\"")), "`overlap`"),
+        (hook("label = \"triage\""), "`label`"),
         (with("mail", ""), "mail"),
         (
             read(

@@ -143,6 +143,8 @@ pub enum Wait {
     Run,
     /// For the end of the cooldown.
     Cooldown(Timestamp),
+    /// For the forge to take the label.
+    Label,
 }
 
 /// Why something does not run.
@@ -275,7 +277,7 @@ impl Wait {
     pub const fn until(self) -> Option<Timestamp> {
         match self {
             Self::Debounce(at) | Self::Cooldown(at) => Some(at),
-            Self::Run => None,
+            Self::Run | Self::Label => None,
         }
     }
 
@@ -286,6 +288,7 @@ impl Wait {
             Self::Debounce(_) => "debounce",
             Self::Run => "already_running",
             Self::Cooldown(_) => "cooldown_active",
+            Self::Label => "label",
         }
     }
 }

@@ -17,7 +17,7 @@ const NEXT: usize = 3;
 pub struct Summary {
     /// Its name.
     pub name: String,
-    /// What starts it: webhook, watch, schedule or git.
+    /// What starts it: webhook, watch, schedule, git or forge.
     pub kind: String,
     /// The group that it shares run and cooldown with.
     pub cooldown_group: Option<String>,

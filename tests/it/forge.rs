@@ -1,5 +1,6 @@
-//! Approval by reviewed pull requests, on a real Gitea.
+//! Approval by reviewed pull requests, and triggers by issues, on a real Gitea.
 
 mod agent;
 mod evidence;
+mod issues;
 mod statuses;

@@ -3,6 +3,7 @@
 //! Whoever tells of an event is answered once it is on record. Nothing is changed in memory before the store has
 //! it, so a crash forgets nothing that was answered for.
 
+mod issue;
 mod marker;
 mod perform;
 pub mod times;
@@ -16,15 +17,17 @@ use std::{
 
 use jiff::Timestamp;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
 pub use self::marker::Marker;
+pub(super) use self::perform::may_pass;
 use super::{
     access::Access,
+    case::Case,
     ledger::{Event, Fate, Origin},
     settings::{Source, Trigger, Webhook},
     state::{self, Course, Decision, Own, Skip, Wait},
@@ -124,6 +127,9 @@ pub struct Handle {
 struct Shared {
     triggers: Vec<(Trigger, Access)>,
     store: Store,
+    desk: Arc<OnceLock<Desk>>,
+    /// Wakes those that look at issues.
+    looks: BTreeMap<String, Notify>,
     /// How sources stand, in words.
     sources: Mutex<BTreeMap<String, String>>,
 }
@@ -132,7 +138,6 @@ struct Shared {
 #[derive(Debug)]
 pub struct Attendant {
     shared: Arc<Shared>,
-    desk: Arc<OnceLock<Desk>>,
     folder: PathBuf,
     keep: u32,
     owns: HashMap<String, Own>,
@@ -204,6 +209,36 @@ impl Handle {
         Ok(self.shared.store.trigger_own(trigger).await?.mark)
     }
 
+    /// The triggers by the issues of a forge, and who may tell of them.
+    pub fn of_forges(&self) -> impl Iterator<Item = (&Trigger, &Access)> {
+        let triggers = self.shared.triggers.iter().map(|(trigger, access)| (trigger, access));
+        triggers.filter(|(trigger, _)| matches!(trigger.source, Source::Forge(_)))
+    }
+
+    /// Makes a trigger look at its issues now.
+    pub fn look(&self, trigger: &str) {
+        self.shared.look(trigger);
+    }
+
+    /// Where everything is on record.
+    pub(super) fn store(&self) -> &Store {
+        &self.shared.store
+    }
+
+    /// Submits what runs for the event of an issue; the same event gives the same job.
+    pub(super) async fn submit(&self, trigger: &Trigger, case: &Case) -> Result<JobId, Refused> {
+        let issue = case.issue.to_string();
+        self.shared.submit(trigger, case.event, case.by.as_deref(), Some(&issue)).await
+    }
+
+    /// Waits until somebody makes a trigger look at its issues.
+    pub async fn asked_to_look(&self, trigger: &str) {
+        match self.shared.looks.get(trigger) {
+            Some(look) => look.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Says how a trigger's source stands.
     pub fn source_stands(&self, trigger: &str, words: String) {
         let mut sources = self.shared.sources.lock().unwrap_or_else(PoisonError::into_inner);
@@ -223,6 +258,12 @@ impl Handle {
 }
 
 impl Shared {
+    fn look(&self, trigger: &str) {
+        if let Some(look) = self.looks.get(trigger) {
+            look.notify_one();
+        }
+    }
+
     fn trigger(&self, name: &str) -> Result<&Trigger, Error> {
         let found = self.triggers.iter().map(|(trigger, _)| trigger).find(|trigger| trigger.name == name);
         found.ok_or_else(|| Error::Unknown(name.to_owned()))
@@ -238,13 +279,15 @@ impl Attendant {
             owns.insert(trigger.name.clone(), store.trigger_own(&trigger.name).await?);
             courses.insert(trigger.course(), store.trigger_course(&trigger.course()).await?);
         }
-        let shared = Arc::new(Shared { triggers, store, sources: Mutex::default() });
+        let looks = triggers.iter().map(|(trigger, _)| (trigger.name.clone(), Notify::new())).collect();
+        let shared = Arc::new(Shared { triggers, store, desk, looks, sources: Mutex::default() });
         let (sender, inbox) = mpsc::channel(INBOX);
         let handle = Handle { shared: Arc::clone(&shared), sender };
         let unmarked = courses.keys().cloned().collect();
-        let mut attendant = Self { shared, desk, folder, keep, owns, courses, unmarked, inbox };
+        let mut attendant = Self { shared, folder, keep, owns, courses, unmarked, inbox };
         // Ended jobs are forgotten after a while: their ends are read before that.
         attendant.follow(Timestamp::now()).await?;
+        attendant.forget_abandoned().await?;
         Ok((attendant, handle))
     }
 

@@ -1,8 +1,8 @@
 //! What the attendant does with an event: decide, put it on record, submit, and read how it ended.
 
 use super::{
-    Answer, Arc, Attendant, Error, Fate, Refused, Timestamp, Told, Trigger, TriggerChange, Ulid, Verdict,
-    entry,
+    Answer, Arc, Attendant, Error, Fate, JobId, Refused, Shared, Source, Timestamp, Told, Trigger,
+    TriggerChange, Ulid, Verdict, entry,
 };
 use crate::{
     controller::submit,
@@ -22,6 +22,9 @@ impl Attendant {
     pub(super) async fn hear(&mut self, told: Told) -> Result<Answer, Error> {
         let shared = Arc::clone(&self.shared);
         let trigger = shared.trigger(&told.trigger)?;
+        if let Source::Forge(issues) = &trigger.source {
+            return self.hear_of_issue(trigger, issues, told).await;
+        }
         let (at, event_id) = (Timestamp::now(), Ulid::generate());
         let mut event = entry(&told, event_id, at);
         let before = self.owns.get(&trigger.name).cloned().unwrap_or_default();
@@ -135,6 +138,7 @@ impl Attendant {
             own: Some((&trigger.name, &own)),
             course: course.as_ref().map(|course| (name.as_str(), course)),
             events,
+            ..TriggerChange::default()
         };
         self.shared.store.save_trigger(&change).await?;
         self.owns.insert(trigger.name.clone(), own);
@@ -147,23 +151,14 @@ impl Attendant {
 
     /// Submits the run that a course has on record. What cannot be made is over; what may be made later is
     /// kept, to be tried again.
-    pub(super) async fn submit(&mut self, name: &str) -> Result<Result<crate::ids::JobId, Refused>, Error> {
+    pub(super) async fn submit(&mut self, name: &str) -> Result<Result<JobId, Refused>, Error> {
         let Some(course) = self.courses.get(name).cloned() else { return Ok(Err(Refused::NotNow)) };
         let Some(run) = course.run.clone() else { return Ok(Err(Refused::NotNow)) };
         let shared = Arc::clone(&self.shared);
         let found = shared.trigger(&run.trigger);
-        let submitter = format!("trigger {}", run.trigger);
-        let answer = match (self.desk.get(), found) {
-            (_, Err(_)) => Err(gone(&submitter)),
-            (None, _) => Err(Refused::NotNow),
-            (Some(desk), Ok(trigger)) => {
-                let event = run.event.to_string();
-                // One event is one job, also where its action was changed in between.
-                let key = IdempotencyKey { submitter: submitter.clone(), key: event.clone(), digest: event };
-                let by = run.by.as_deref().unwrap_or(&submitter);
-                // The action, with whom it notifies, is of this machine's own configuration.
-                desk.submit(by, true, Some(key), trigger.body(run.content.as_deref())).await
-            }
+        let answer = match found {
+            Err(_) => Err(gone(&format!("trigger {}", run.trigger))),
+            Ok(trigger) => shared.submit(trigger, run.event, run.by.as_deref(), run.content.as_deref()).await,
         };
         let mut after = course.clone();
         let mut event = self.shared.store.trigger_event(run.event).await?;
@@ -226,8 +221,8 @@ impl Attendant {
         course: Course,
         event: Option<Event>,
     ) -> Result<(), store::Error> {
-        let change =
-            TriggerChange { own: None, course: Some((name, &course)), events: event.into_iter().collect() };
+        let events = event.into_iter().collect();
+        let change = TriggerChange { course: Some((name, &course)), events, ..TriggerChange::default() };
         self.shared.store.save_trigger(&change).await?;
         self.courses.insert(name.to_owned(), course);
         self.unmarked.insert(name.to_owned());
@@ -235,8 +230,26 @@ impl Attendant {
     }
 }
 
+impl Shared {
+    /// Submits what runs for an event; the same event gives the same job.
+    pub(super) async fn submit(
+        &self,
+        trigger: &Trigger,
+        event: Ulid,
+        by: Option<&str>,
+        content: Option<&str>,
+    ) -> Result<JobId, Refused> {
+        let desk = self.desk.get().ok_or(Refused::NotNow)?;
+        let (submitter, event) = (format!("trigger {}", trigger.name), event.to_string());
+        // One event is one job, also where its action was changed in between.
+        let key = IdempotencyKey { submitter: submitter.clone(), key: event.clone(), digest: event };
+        // The action, with whom it notifies, is of this machine's own configuration.
+        desk.submit(by.unwrap_or(&submitter), true, Some(key), trigger.body(content)).await
+    }
+}
+
 /// Whether a submission may be taken later that is not taken now.
-fn may_pass(refused: &Refused) -> bool {
+pub(in crate::trigger) fn may_pass(refused: &Refused) -> bool {
     match refused {
         Refused::NotNow | Refused::Store(_) | Refused::Unsound(submission::Refused::OpsRepo(_)) => true,
         Refused::Unsound(_) | Refused::KeyTaken(_) => false,

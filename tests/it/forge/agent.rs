@@ -230,6 +230,25 @@ async fn a_replayed_webhook_is_one_more_look_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn the_forges_own_webhook_of_a_merge_is_taken() {
+    let reviewed = Reviewed::new("merge-hook", "").await;
+    let Reviewed { world, gitea, config } = &reviewed;
+    let secret = world.path("hook-secret");
+    std::fs::write(&secret, "not guessable\n").unwrap();
+    let seldom = format!("poll = \"10m\"\nhook_secret_file = \"{}\"", secret.display());
+    let config = config.replace("poll = \"200ms\"", &seldom);
+    std::fs::write(world.path("consign.toml"), config).unwrap();
+    gitea.commit("ann", "main", &[("actions/early.toml", &action("early", "hello", ""))]).await;
+    let agent = world.agent().await;
+    assert_eq!(world.result("early", LIMIT).await["outcome"], "succeeded");
+    gitea.tell(&format!("{}/hooks/git", agent.address), "not guessable", &["pull_request"]).await;
+    let number = reviewed.propose("merged", "hello", "").await;
+    gitea.review("bob", number, "APPROVED").await;
+    gitea.merge("ann", number, "merge").await;
+    assert_eq!(world.result("merged", LIMIT).await["outcome"], "succeeded");
+}
+
+#[tokio::test]
 async fn doctor_tells_what_the_forges_token_lacks() {
     let mut reviewed = Reviewed::new("forge-doctor", "statuses = true").await;
     let found = |reviewed: &Reviewed| {

@@ -248,6 +248,50 @@ impl Gitea {
         })
         .await;
     }
+
+    /// Makes the forge itself tell `url` of these events, signed with `secret`.
+    pub(crate) async fn tell(&self, url: &str, secret: &str, events: &[&str]) {
+        let config = json!({ "url": url, "content_type": "json", "secret": secret });
+        let hook = json!({ "type": "gitea", "config": config, "events": events, "active": true });
+        self.post(ROOT, &format!("/repos/{REPOSITORY}/hooks"), hook).await;
+    }
+
+    /// Makes a label that issues can have.
+    pub(crate) async fn make_label(&self, name: &str) {
+        let label = json!({ "name": name, "color": "#aabbcc" });
+        self.post(ROOT, &format!("/repos/{REPOSITORY}/labels"), label).await;
+    }
+
+    /// Opens an issue as `person`, whose text wants to be run, and gives its number.
+    pub(crate) async fn open_issue(&self, person: &str) -> u64 {
+        let text = "`$(reboot)` ${node.unique.id} {{ env \"HOME\" }}; @root1";
+        let issue = json!({ "title": text, "body": text });
+        let issue = self.post(person, &format!("/repos/{REPOSITORY}/issues"), issue).await;
+        issue["number"].as_u64().unwrap()
+    }
+
+    /// Gives an issue a label that is there, as one who may.
+    pub(crate) async fn label(&self, number: u64, label: &str) {
+        let path = format!("/repos/{REPOSITORY}/issues/{number}/labels");
+        self.post("kim", &path, json!({ "labels": [label] })).await;
+    }
+
+    /// The labels of an issue, by name.
+    pub(crate) async fn labels(&self, number: u64) -> Vec<String> {
+        let labels = self.get(ROOT, &format!("/repos/{REPOSITORY}/issues/{number}/labels")).await;
+        let mut names: Vec<String> = texts(&labels, "name");
+        names.sort();
+        names
+    }
+
+    /// The comments on an issue, the earliest first.
+    pub(crate) async fn comments(&self, number: u64) -> Vec<String> {
+        texts(&self.get(ROOT, &format!("/repos/{REPOSITORY}/issues/{number}/comments")).await, "body")
+    }
+}
+
+fn texts(list: &Value, key: &str) -> Vec<String> {
+    list.as_array().unwrap().iter().map(|one| one[key].as_str().unwrap().to_owned()).collect()
 }
 
 impl Drop for Gitea {
