@@ -295,6 +295,7 @@ impl Running<'_> {
             store: self.store.clone(),
             inbox: driver.inbox(),
             health: self.health.clone(),
+            metrics: self.metrics.clone(),
             interval: config.ops.poll.0,
             wake: Arc::clone(&self.wake),
             rules: intake::Rules { allowed: allowed(config), receivers: receivers(config) },

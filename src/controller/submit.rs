@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::driver::{
     Inbox, Message,
-    submit::{KeyTaken, Recording, Submission},
+    submit::{KeyTaken, Recording},
 };
 use crate::{
     dispatch::launch::BaseJobs,
@@ -18,7 +18,7 @@ use crate::{
     },
     lifecycle::{Job, Origin},
     ops_repo::OpsRepo,
-    store::{self, IdempotencyKey, KeyUse, Store},
+    store::{self, IdempotencyKey, KeyUse, Store, Submission},
 };
 
 /// What taking submissions needs.
@@ -90,8 +90,8 @@ impl Desk {
         let origin = Origin::Submitted { by: by.to_owned(), revision };
         let job = Job { job_id, ..Job::new(origin, work, super::now()) };
         let (reply, answer) = oneshot::channel();
-        let submission = Submission { job: Box::new(job), text, key, reply };
-        self.inbox.send(Message::Submit(submission)).await.map_err(|_| Refused::NotNow)?;
+        let submission = Submission { job: Box::new(job), action: text, key };
+        self.inbox.send(Message::Submit(submission, reply)).await.map_err(|_| Refused::NotNow)?;
         answer.await.map_err(|_| Refused::NotNow)?.map_err(|refused| match refused {
             Recording::KeyTaken(taken) => taken.into(),
             Recording::Store(error) => error.into(),

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     ids::Revision,
     intake::{self, look},
+    metrics::Metrics,
     ops_repo::{self, OpsRepo, Owner},
     retry::Pause,
     store::{self, Store},
@@ -41,6 +42,8 @@ pub struct Watch {
     pub inbox: Inbox,
     /// What is in trouble.
     pub health: Health,
+    /// Counts looks.
+    pub metrics: Metrics,
     /// How often it looks.
     pub interval: Duration,
     /// Wakes it at once.
@@ -112,6 +115,7 @@ impl Watch {
         let mut kept = Kept { rewritten_at: None, keys: self.repo.settings().keys.contents().ok() };
         let mut woken = false;
         loop {
+            let begun = Instant::now();
             let looked = tokio::select! {
                 () = ending.cancelled() => return Ok(()),
                 looked = self.look(&mut kept) => looked,
@@ -129,6 +133,7 @@ impl Watch {
             }
             let wait = match looked {
                 Ok(found) => {
+                    self.metrics.looked(begun.elapsed());
                     self.health.clear(Subject::OpsRepo);
                     pause.reset();
                     looks += u32::from(found == Looked::TakenOver);

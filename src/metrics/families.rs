@@ -39,6 +39,7 @@ pub(super) struct Families {
     pub(super) outcomes: Family<ByOutcome, Counter>,
     pub(super) duration: Family<Ran, Histogram>,
     pub(super) last_ended: LastEnded,
+    pub(super) look: Histogram,
     pub(super) queue_wait: Histogram,
     pub(super) dispatch_latency: Histogram,
     pub(super) grant_latency: Histogram,
@@ -85,6 +86,7 @@ impl Families {
             outcomes: Family::default(),
             duration: Family::new_with_constructor(|| Histogram::new(LONG)),
             last_ended: LastEnded::default(),
+            look: Histogram::new(SHORT),
             queue_wait: Histogram::new(LONG),
             dispatch_latency: Histogram::new(LONG),
             grant_latency: Histogram::new(SHORT),
@@ -119,6 +121,8 @@ impl Families {
         let help = "From the start of the last attempt's task to its end, of jobs whose task started";
         registry.register_with_unit("job_duration", help, seconds(), families.duration.clone());
         registry.register_collector(Box::new(families.last_ended.clone()));
+        let help = "Looks at the ops repo that did not fail; most find nothing new";
+        registry.register_with_unit("look", help, seconds(), families.look.clone());
         let help = "From getting into the queue to the launch";
         registry.register_with_unit("queue_wait", help, seconds(), families.queue_wait.clone());
         let help = "From getting into the queue until Nomad accepted the dispatch";

@@ -116,6 +116,11 @@ impl Metrics {
         self.shared.families.grant_latency.observe(took.as_secs_f64());
     }
 
+    /// Counts a look at the ops repo that did not fail.
+    pub fn looked(&self, took: Duration) {
+        self.shared.families.look.observe(took.as_secs_f64());
+    }
+
     /// Counts a try to push results, and those that are in the ops repo by it; `None` where it failed.
     pub fn pushed(&self, took: Duration, results: Option<usize>) {
         let families = &self.shared.families;

@@ -31,6 +31,7 @@ fn all() -> Metrics {
     metrics.ended(&ended("train", Cause::Success, Some(150)), at(200));
     metrics.count(Measure::QueueWait(Duration::from_secs(1)));
     metrics.count(Measure::DispatchLatency(Duration::from_secs(1)));
+    metrics.looked(Duration::from_secs(1));
     metrics.gate_opened(at(1), at(2));
     metrics.pushed(Duration::from_secs(1), Some(3));
     metrics.pushed(Duration::from_secs(1), None);

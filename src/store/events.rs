@@ -82,7 +82,7 @@ pub(super) async fn keep(transaction: &mut Transaction<'_, Sqlite>, body: Body) 
 mod tests {
     use jiff::Timestamp;
 
-    use super::*;
+    use super::{super::Submission, *};
     use crate::lifecycle::{Job, Origin, Work};
 
     fn job() -> Job {
@@ -103,7 +103,8 @@ mod tests {
         assert!(heard.has_changed().unwrap());
         heard.mark_unchanged();
         store.save(&first, "again", now).await.unwrap();
-        store.submit(&second, "", None, now).await.unwrap();
+        let submission = Submission { job: Box::new(second.clone()), action: String::new(), key: None };
+        store.submit(&[submission], now).await.unwrap();
         assert!(heard.has_changed().unwrap());
         let all = store.events_after(0, None, 10).await.unwrap();
         assert_eq!(all.iter().map(|event| event.sequence).collect::<Vec<_>>(), [1, 2]);

@@ -40,7 +40,7 @@ pub use self::{
     list::Page,
     outbox::Webhook,
     results::PendingResult,
-    submissions::{IdempotencyKey, KeyUse},
+    submissions::{IdempotencyKey, KeyUse, Submission},
     triggers::TriggerChange,
 };
 use crate::ids::{JobId, Revision};

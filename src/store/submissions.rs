@@ -20,6 +20,17 @@ pub struct IdempotencyKey {
     pub digest: String,
 }
 
+/// A piece of work without an action file.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// Its job, just made.
+    pub job: Box<Job>,
+    /// Its action, as the text of a file.
+    pub action: String,
+    /// What tells its request from others.
+    pub key: Option<IdempotencyKey>,
+}
+
 /// What a key was used for before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyUse {
@@ -36,41 +47,21 @@ impl Store {
         key_use(&mut transaction, key).await
     }
 
-    /// Puts a submitted job on record together with its key and its action, as the text of a file; where the
-    /// key was used before it records nothing and says for what.
+    /// Puts submissions on record in one transaction. Gives for each what its key was used for before; of one
+    /// whose key was used nothing is recorded.
     pub async fn submit(
         &self,
-        job: &Job,
-        action: &str,
-        key: Option<&IdempotencyKey>,
+        submissions: &[Submission],
         now: Timestamp,
-    ) -> Result<Option<KeyUse>, Error> {
+    ) -> Result<Vec<Option<KeyUse>>, Error> {
         let mut transaction = self.begin().await?;
-        if let Some(key) = key {
-            if let Some(used) = key_use(&mut transaction, key).await? {
-                return Ok(Some(used));
-            }
-            sqlx::query(
-                "INSERT INTO idempotency_keys (submitter, key, digest, job_id) VALUES ($1, $2, $3, $4)",
-            )
-            .bind(&key.submitter)
-            .bind(&key.key)
-            .bind(&key.digest)
-            .bind(job.job_id.to_string())
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed("write an idempotency key"))?;
+        let mut uses = Vec::with_capacity(submissions.len());
+        for submission in submissions {
+            uses.push(write_submission(&mut transaction, submission, now).await?);
         }
-        write_job(&mut transaction, job, "submitted", now).await?;
-        sqlx::query("UPDATE submissions SET action = $2 WHERE job_id = $1")
-            .bind(job.job_id.to_string())
-            .bind(action)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed("write a submitted action"))?;
-        transaction.commit().await.map_err(failed("commit a submission"))?;
+        transaction.commit().await.map_err(failed("commit submissions"))?;
         self.recorded();
-        Ok(None)
+        Ok(uses)
     }
 
     /// At most `limit` submitted jobs that ended before `end` and whose result, if it goes to the ops repo, is
@@ -129,6 +120,34 @@ impl Store {
     }
 }
 
+async fn write_submission(
+    transaction: &mut Transaction<'_, Sqlite>,
+    Submission { job, action, key }: &Submission,
+    now: Timestamp,
+) -> Result<Option<KeyUse>, Error> {
+    if let Some(key) = key {
+        if let Some(used) = key_use(transaction, key).await? {
+            return Ok(Some(used));
+        }
+        sqlx::query("INSERT INTO idempotency_keys (submitter, key, digest, job_id) VALUES ($1, $2, $3, $4)")
+            .bind(&key.submitter)
+            .bind(&key.key)
+            .bind(&key.digest)
+            .bind(job.job_id.to_string())
+            .execute(&mut **transaction)
+            .await
+            .map_err(failed("write an idempotency key"))?;
+    }
+    write_job(transaction, job, "submitted", now).await?;
+    sqlx::query("UPDATE submissions SET action = $2 WHERE job_id = $1")
+        .bind(job.job_id.to_string())
+        .bind(action)
+        .execute(&mut **transaction)
+        .await
+        .map_err(failed("write a submitted action"))?;
+    Ok(None)
+}
+
 async fn key_use(
     transaction: &mut Transaction<'_, Sqlite>,
     key: &IdempotencyKey,
@@ -166,6 +185,8 @@ pub(super) async fn write_end(transaction: &mut Transaction<'_, Sqlite>, job: &J
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::{
         ids::Revision,
@@ -198,6 +219,31 @@ mod tests {
         IdempotencyKey { submitter: submitter.to_owned(), key: "k".to_owned(), digest: digest.to_owned() }
     }
 
+    fn submission(job: &Job, key: Option<IdempotencyKey>) -> Submission {
+        Submission { job: Box::new(job.clone()), action: ACTION.to_owned(), key }
+    }
+
+    async fn submit(store: &Store, job: &Job, key: Option<IdempotencyKey>) -> Option<KeyUse> {
+        store.submit(&[submission(job, key)], at(1)).await.unwrap().remove(0)
+    }
+
+    #[tokio::test]
+    async fn requests_that_come_together_are_told_apart_by_their_keys() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).await.unwrap();
+        let [first, again, other, free] = [submitted(), submitted(), submitted(), submitted()];
+        let batch = [
+            submission(&first, Some(key("ann", "1"))),
+            submission(&again, Some(key("ann", "1"))),
+            submission(&other, Some(key("ann", "2"))),
+            submission(&free, None),
+        ];
+        let uses = store.submit(&batch, at(1)).await.unwrap();
+        assert_eq!(uses, [None, Some(KeyUse::Same(first.job_id)), Some(KeyUse::Other), None]);
+        let live: BTreeSet<JobId> = store.live().await.unwrap().into_iter().map(|job| job.job_id).collect();
+        assert_eq!(live, BTreeSet::from([first.job_id, free.job_id]));
+    }
+
     #[tokio::test]
     async fn a_key_makes_one_job_of_its_submitter() {
         let folder = tempfile::tempdir().unwrap();
@@ -205,17 +251,14 @@ mod tests {
         let (first, second) = (submitted(), submitted());
         let ann = key("ann", "1");
         assert_eq!(store.key_use(&ann).await.unwrap(), None);
-        assert_eq!(store.submit(&first, ACTION, Some(&ann), at(1)).await.unwrap(), None);
+        assert_eq!(submit(&store, &first, Some(ann.clone())).await, None);
         let same = Some(KeyUse::Same(first.job_id));
-        assert_eq!(store.submit(&second, ACTION, Some(&ann), at(1)).await.unwrap(), same);
+        assert_eq!(submit(&store, &second, Some(ann.clone())).await, same);
         assert_eq!(store.key_use(&ann).await.unwrap(), same);
-        assert_eq!(
-            store.submit(&second, ACTION, Some(&key("ann", "2")), at(1)).await.unwrap(),
-            Some(KeyUse::Other)
-        );
+        assert_eq!(submit(&store, &second, Some(key("ann", "2"))).await, Some(KeyUse::Other));
         assert!(store.job(second.job_id).await.unwrap().is_none(), "nothing was recorded");
-        assert_eq!(store.submit(&second, ACTION, Some(&key("ben", "2")), at(1)).await.unwrap(), None);
-        store.submit(&submitted(), ACTION, None, at(1)).await.unwrap();
+        assert_eq!(submit(&store, &second, Some(key("ben", "2"))).await, None);
+        submit(&store, &submitted(), None).await;
         assert_eq!(store.live().await.unwrap().len(), 3);
     }
 
@@ -224,9 +267,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).await.unwrap();
         let (old, new, live) = (submitted(), submitted(), submitted());
-        store.submit(&old, ACTION, Some(&key("ann", "1")), at(1)).await.unwrap();
-        store.submit(&new, ACTION, None, at(1)).await.unwrap();
-        store.submit(&live, ACTION, None, at(1)).await.unwrap();
+        submit(&store, &old, Some(key("ann", "1"))).await;
+        submit(&store, &new, None).await;
+        submit(&store, &live, None).await;
         let hand = Job { origin: Origin::Hand { child: "c".to_owned(), note: None }, ..submitted() };
         let hand = ended(hand, 10);
         store.finish(&hand, Some("actions/by-hand/x.result.json"), at(10)).await.unwrap();
@@ -251,7 +294,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).await.unwrap();
         let job = submitted();
-        store.submit(&job, ACTION, None, at(1)).await.unwrap();
+        submit(&store, &job, None).await;
         store.finish(&ended(job.clone(), 10), Some("actions/api/x.result.json"), at(10)).await.unwrap();
         assert!(store.submissions_ended(at(15), 10).await.unwrap().is_empty());
         assert!(!store.forget_submission(job.job_id, at(15)).await.unwrap());

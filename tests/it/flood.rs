@@ -15,7 +15,7 @@ use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    benchmark,
+    benchmark::{self, floor},
     support::{Random, World, wait_for},
 };
 
@@ -158,21 +158,6 @@ impl<'world> Flood<'world> {
     }
 }
 
-/// The runner with tasks that do nothing, in no process of their own.
-fn mock_job() -> String {
-    let text = include_str!("../../jobs/runner.nomad.hcl");
-    let (before, config) = text.split_once("      config {\n").unwrap();
-    let (_, after) = config.split_once("      resources {\n").unwrap();
-    format!("{before}      config {{\n        run_for = \"1ms\"\n      }}\n\n      resources {{\n{after}")
-        .replace("job \"runner\"", "job \"mock\"")
-        .replace("\"docker\"", "\"mock_driver\"")
-        .replace("cpu    = 100", "cpu    = 1")
-        .replace("memory = 256", "memory = 10")
-        .replace("size = 500", "size = 20")
-        .replace("max_files     = 5", "disabled      = true\n        max_files     = 1")
-        .replace("max_file_size = 20", "max_file_size = 1")
-}
-
 /// How many children have begun, as Nomad counts them.
 async fn started(world: &World) -> usize {
     let Ok(summary) = world.nomad.get("/v1/job/mock/summary").await else { return 0 };
@@ -210,7 +195,7 @@ async fn every_job_taken_over_http_ends_once_though_the_agent_is_killed_ten_time
     let world = World::new("flood").await;
     let base_jobs = world.path("jobs");
     fs::create_dir(&base_jobs).unwrap();
-    fs::write(base_jobs.join("mock.nomad.hcl"), mock_job()).unwrap();
+    fs::write(base_jobs.join("mock.nomad.hcl"), benchmark::mock_job("mock", "1ms")).unwrap();
     let own = format!("[nomad]\njobs = {:?}\n", base_jobs.to_str().unwrap());
     world.bootstrap_with(&world.config_toml().replace("[nomad]\n", &own));
     world.ops.commit("a formula", &[("formulas/note.sh", Some("true\n"))]);
@@ -240,8 +225,8 @@ async fn every_job_taken_over_http_ends_once_though_the_agent_is_killed_ten_time
     if measured {
         let child = world.nomad.get("/v1/jobs?prefix=mock%2Fdispatch-&per_page=1").await.unwrap();
         let path = format!("/v1/job/{}", child[0]["ID"].as_str().unwrap().replace('/', "%2F"));
-        let bare =
-            benchmark::floor::time(&world, "mock", &world.nomad.get(&path).await.unwrap(), FLOOR).await;
+        let model = world.nomad.get(&path).await.unwrap();
+        let bare = floor::time(&world, "mock", &model, FLOOR, floor::Dispatching::Api).await;
         benchmark::say(format_args!("{FLOOR} of them through the raw API: {}", a_second(FLOOR, bare)));
     }
 }

@@ -45,6 +45,8 @@ use crate::{
 
 /// How many messages may wait. Whoever sends more is held up, so that nothing piles up in memory.
 const INBOX: usize = 1024;
+/// How many messages are heard at once.
+const MESSAGES_AT_ONCE: usize = 64;
 /// How long after it failed a change to a record is saved again.
 const SAVE_PAUSE: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
 /// How long steps in hand may take to end when the agent ends.
@@ -64,8 +66,8 @@ pub enum Message {
     Scanned(Scan),
     /// A step is over.
     Performed(JobId, Box<Result<Performed, step::Error>>),
-    /// Work that has no action file.
-    Submit(submit::Submission),
+    /// Work that has no action file; answered once it is on record.
+    Submit(store::Submission, submit::Reply),
     /// An operator's wish about a job.
     Operate(operate::Order),
     /// An operator's wish that nothing more is launched, or that it goes on.
@@ -131,6 +133,8 @@ pub struct Driver {
     /// When somebody's turn may come by time alone.
     turn_at: Option<Timestamp>,
     due: BTreeSet<(Timestamp, JobId)>,
+    /// What was submitted and is not on record yet.
+    submitted: Vec<(store::Submission, submit::Reply)>,
     meeting: HashSet<String>,
     troubles: Troubles,
     recent: VecDeque<String>,
@@ -155,6 +159,7 @@ impl Driver {
             unsettled: Vec::new(),
             turn_at: None,
             due: BTreeSet::new(),
+            submitted: Vec::new(),
             meeting: HashSet::new(),
             troubles: Troubles::default(),
             recent: VecDeque::new(),
@@ -197,6 +202,7 @@ impl Driver {
             tokio::spawn(scan::follow(Arc::clone(&self.rooms), self.sender.clone(), ending.clone()));
         self.withdraw_outdated().await;
         self.consider_all();
+        let mut messages = Vec::new();
         loop {
             while let Some(job_id) = self.unsettled.pop() {
                 self.settle(job_id).await;
@@ -205,10 +211,15 @@ impl Driver {
             let wake = self.due.first().map(|(at, _)| *at).into_iter().chain(self.turn_at).min();
             tokio::select! {
                 () = ending.cancelled() => break,
-                message = self.inbox.recv() => match message {
-                    Some(message) => self.hear(message).await,
-                    None => break,
-                },
+                count = self.inbox.recv_many(&mut messages, MESSAGES_AT_ONCE) => {
+                    if count == 0 {
+                        break;
+                    }
+                    for message in messages.drain(..) {
+                        self.hear(message).await;
+                    }
+                    self.take_submissions().await;
+                }
                 () = until(wake) => self.wake(),
             }
         }
@@ -255,7 +266,7 @@ impl Driver {
             }
             Message::Scanned(scan) => self.scanned(scan),
             Message::Performed(job_id, result) => self.performed(job_id, *result).await,
-            Message::Submit(submission) => self.submit(submission).await,
+            Message::Submit(submission, reply) => self.submitted.push((submission, reply)),
             Message::Operate(order) => self.operate(order).await,
             Message::Pause(order) => self.pause_as_ordered(order).await,
             // Whoever asked may be gone.

@@ -5,22 +5,11 @@ use tokio::sync::oneshot;
 use super::Driver;
 use crate::{
     ids::JobId,
-    lifecycle::Job,
-    store::{self, IdempotencyKey, KeyUse},
+    store::{self, KeyUse, Submission},
 };
 
-/// A piece of work without an action file, answered with its job's id once it is on record.
-#[derive(Debug)]
-pub struct Submission {
-    /// The job, just made.
-    pub job: Box<Job>,
-    /// Its action as the text of a file.
-    pub text: String,
-    /// What tells its request from others.
-    pub key: Option<IdempotencyKey>,
-    /// Where the answer goes.
-    pub reply: oneshot::Sender<Result<JobId, Recording>>,
-}
+/// Where the answer to a submission goes: its job's id.
+pub type Reply = oneshot::Sender<Result<JobId, Recording>>;
 
 /// An idempotency key that stands for another request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -39,32 +28,51 @@ pub enum Recording {
 }
 
 impl Driver {
-    /// Decides about a submission, puts it on record and begins it.
-    pub(super) async fn submit(&mut self, submission: Submission) {
-        let Submission { job, text, key, reply } = submission;
-        let answer = self.record_submission(*job, &text, key.as_ref()).await;
-        // Whoever asked may be gone.
-        drop(reply.send(answer));
-    }
-
-    async fn record_submission(
-        &mut self,
-        mut job: Job,
-        text: &str,
-        key: Option<&IdempotencyKey>,
-    ) -> Result<JobId, Recording> {
+    /// Decides about what was submitted, puts it on record and begins it.
+    pub(super) async fn take_submissions(&mut self) {
+        if self.submitted.is_empty() {
+            return;
+        }
         let now = super::super::now();
-        let decided = self.rooms.decided(&job);
-        // A new job takes either decision.
-        drop(job.apply(decided, now));
-        match self.rooms.store.submit(&job, text, key, now).await? {
-            Some(KeyUse::Same(job_id)) => Ok(job_id),
-            Some(KeyUse::Other) => Err(KeyTaken.into()),
-            None => {
-                let job_id = job.job_id;
-                self.taken(job, "submitted", false).await;
-                Ok(job_id)
+        let (mut submissions, replies): (Vec<Submission>, Vec<Reply>) =
+            std::mem::take(&mut self.submitted).into_iter().unzip();
+        for Submission { job, .. } in &mut submissions {
+            let decided = self.rooms.decided(job);
+            // A new job takes either decision.
+            drop(job.apply(decided, now));
+        }
+        let uses = record(&self.rooms.store, &submissions, now).await;
+        for ((Submission { job, .. }, reply), used) in submissions.into_iter().zip(replies).zip(uses) {
+            let is_new = matches!(used, Ok(None));
+            let answer = match used {
+                Ok(None) => Ok(job.job_id),
+                Ok(Some(KeyUse::Same(job_id))) => Ok(job_id),
+                Ok(Some(KeyUse::Other)) => Err(KeyTaken.into()),
+                Err(error) => Err(error.into()),
+            };
+            // Whoever asked may be gone.
+            drop(reply.send(answer));
+            if is_new {
+                self.taken(*job, "submitted", false).await;
             }
         }
     }
+}
+
+/// Puts submissions on record together, so that one sync of the disk serves all; where that fails each by itself, so
+/// that none fails for another.
+async fn record(
+    store: &store::Store,
+    submissions: &[Submission],
+    now: jiff::Timestamp,
+) -> Vec<Result<Option<KeyUse>, store::Error>> {
+    if let Ok(uses) = store.submit(submissions, now).await {
+        return uses.into_iter().map(Ok).collect();
+    }
+    let mut uses = Vec::with_capacity(submissions.len());
+    for one in submissions {
+        let used = store.submit(std::slice::from_ref(one), now).await;
+        uses.push(used.map(|uses| uses.into_iter().next().flatten()));
+    }
+    uses
 }

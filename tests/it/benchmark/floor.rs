@@ -1,114 +1,166 @@
-//! What Nomad and Vault take for gated jobs without consign: dispatches over eight connections, and a bare loop
-//! that admits whatever waits at the launch gate, many at a time.
+//! What Nomad and Vault take for gated jobs without consign: a bare loop that makes the calls that consign makes for
+//! a job (dispatch, confirm, admit, read the log, delete the entity), with no queue, no store and no git.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
+    process::Stdio,
     sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
-use futures_util::future::join_all;
-use reqwest::{Client, Method};
-use secrecy::ExposeSecret as _;
-use serde_json::{Value, json};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use consign::{
+    credential::Credential,
+    grant::{self, Grants},
+    ids::DispatchId,
+    nomad::{self, Allocation, Client},
+    track::judge::{self, Progress},
+    vault::{self, Vault},
+};
+use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
+use serde_json::Value;
+use tokio::{process::Command, sync::Semaphore};
 
-use crate::support::{World, wait_for};
+use crate::support::World;
 
-/// More connections than this bring no more dispatches.
+/// How many requests are made at a time.
 const CONNECTIONS: usize = 8;
-const LIMIT: Duration = Duration::from_mins(10);
+/// How often is listed what the event stream may have left out.
+const SCAN: Duration = Duration::from_secs(2);
+
+/// How the bare loop dispatches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dispatching {
+    /// Over Nomad's API, several at a time.
+    Api,
+    /// With `nomad job dispatch`, one after the other.
+    CommandLine,
+}
+
+/// Nomad and Vault, as the bare loop uses them.
+struct Servers {
+    nomad: Client,
+    grants: Grants,
+    requests: Semaphore,
+}
 
 /// Dispatches the base job `job` so many times, as its child `model` was, and admits each; gives how long it took
-/// until the last had ended. No agent may run meanwhile.
-pub(crate) async fn time(world: &World, job: &str, model: &Value, count: usize) -> Duration {
-    let mut meta = model["Meta"].clone();
-    // The rest is the base job's own.
-    meta.as_object_mut().unwrap().retain(|key, _| ["secrets", "args", "consign"].contains(&key.as_str()));
-    let request = json!({ "Meta": meta, "Payload": model["Payload"] });
-    let path = format!("/v1/job/{job}/dispatch");
+/// until the last had ended and its rights were withdrawn. No agent may run meanwhile.
+pub(crate) async fn time(
+    world: &World,
+    job: &str,
+    model: &Value,
+    count: usize,
+    dispatching: Dispatching,
+) -> Duration {
+    let servers = Servers::new(world).await;
+    let mut events = servers.nomad.events().await.unwrap();
     let begun = Instant::now();
     let next = AtomicUsize::new(0);
     let dispatch = async || {
         while next.fetch_add(1, Ordering::Relaxed) < count {
-            world.nomad.request(Method::PUT, &path, Some(request.clone())).await.unwrap();
+            match dispatching {
+                Dispatching::Api => servers.dispatch(job, model).await,
+                Dispatching::CommandLine => command_line(world, job, model).await,
+            }
         }
     };
-    let admitting = async {
-        let vault = Vault::new(world).await;
-        let mut known: BTreeMap<String, String> = BTreeMap::new();
-        while known.len() < count {
-            vault.admit(world, &mut known).await;
+    let at_once = if dispatching == Dispatching::Api { CONNECTIONS } else { 1 };
+    let follow = async {
+        let pattern = format!("^{job}/dispatch-");
+        let (mut admitted, mut ended) = (HashSet::new(), HashSet::new());
+        let mut work = FuturesUnordered::new();
+        let mut scan = tokio::time::interval(SCAN);
+        while ended.len() < count || !work.is_empty() {
+            let seen: Vec<Allocation> = tokio::select! {
+                events = events.next() => events.unwrap().expect("Nomad tells of its events").into_iter()
+                    .filter_map(|event| match event {
+                        nomad::Event::Allocation(allocation) => Some(*allocation),
+                        nomad::Event::Job { .. } => None,
+                    })
+                    .collect(),
+                _ = scan.tick() => servers.nomad.live_allocations(&pattern).await.unwrap(),
+                Some(()) = work.next() => continue,
+            };
+            for allocation in seen.into_iter().filter(|one| one.job_id.starts_with(&format!("{job}/"))) {
+                let over = judge::progress(&allocation) == Progress::Terminal;
+                let known = if over { &mut ended } else { &mut admitted };
+                if known.insert(allocation.id.clone()) {
+                    work.push(servers.attend(allocation, over));
+                }
+            }
         }
     };
-    tokio::join!(join_all((0..CONNECTIONS).map(|_| dispatch())), admitting);
-    wait_for("all children to end", LIMIT, async || {
-        let live = live(world).await;
-        if live.is_empty() { Ok(()) } else { Err(format!("{} live", live.len())) }
-    })
-    .await;
+    tokio::join!(join_all((0..at_once).map(|_| dispatch())), follow);
     begun.elapsed()
 }
 
-/// The ids of the allocations that may still change, with their client status.
-async fn live(world: &World) -> Vec<(String, String)> {
-    let filter = "ClientStatus == \"pending\" or ClientStatus == \"running\"";
-    let path = format!(
-        "/v1/allocations?task_states=false&filter={}",
-        filter.replace(' ', "%20").replace('"', "%22")
-    );
-    let list = world.nomad.get(&path).await.unwrap();
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
-    list.as_array().unwrap().iter().map(|one| (text(&one["ID"]), text(&one["ClientStatus"]))).collect()
-}
-
-struct Vault {
-    http: Client,
-    address: String,
-    token: String,
-    accessor: String,
-}
-
-impl Vault {
+impl Servers {
     async fn new(world: &World) -> Self {
-        let http = Client::builder().no_proxy().build().unwrap();
-        let token = world.servers.vault_token.expose_secret().to_owned();
-        let mut vault =
-            Self { http, address: world.servers.vault_address.clone(), token, accessor: String::new() };
-        let methods = vault.request(Method::GET, "sys/auth", &Value::Null).await;
-        methods["data"]["jwt-nomad/"]["accessor"].as_str().unwrap().clone_into(&mut vault.accessor);
-        vault
+        let nomad = Client::new(nomad::Settings {
+            addr: world.servers.nomad_address.clone(),
+            token: Credential::default(),
+            namespace: world.name.clone(),
+            region: None,
+            ca_cert: None,
+        });
+        let vault = Vault::new(&vault::Settings {
+            address: world.servers.vault_address.clone(),
+            token: Credential::from_file(&world.path("agent.token")).unwrap(),
+            namespace: None,
+            ca_certificate: None,
+        })
+        .unwrap();
+        let settings = grant::Settings {
+            kv: "secret".to_owned(),
+            prefix: world.prefix(),
+            bots: format!("{}-bots", world.name),
+            accessor: grant::mount_accessor(&vault, &world.gate()).await.unwrap(),
+            gate: world.gate(),
+        };
+        let grants = Grants::spawn(vault, settings);
+        Self { nomad: nomad.unwrap(), grants, requests: Semaphore::new(CONNECTIONS) }
     }
 
-    async fn request(&self, method: Method, path: &str, body: &Value) -> Value {
-        let request = self.http.request(method, format!("{}/v1/{path}", self.address));
-        let answer = request.header("X-Vault-Token", &self.token).json(body).send().await.unwrap();
-        let text = answer.text().await.unwrap();
-        serde_json::from_str(&text).unwrap_or_default()
+    /// Dispatches one child and reads it back.
+    async fn dispatch(&self, job: &str, model: &Value) {
+        let payload = BASE64_STANDARD.decode(model["Payload"].as_str().unwrap()).unwrap();
+        let token = DispatchId::new().to_string();
+        let child = self.nomad.dispatch(job, &token, &meta(model), &payload).await.unwrap();
+        self.nomad.child(&child).await.unwrap().expect("the child is there");
     }
 
-    /// The entity of an allocation.
-    async fn entity(&self, allocation: &str) -> String {
-        let alias = json!({ "name": allocation, "mount_accessor": self.accessor });
-        let made = self.request(Method::POST, "identity/entity-alias", &alias).await;
-        if let Some(entity) = made["data"]["canonical_id"].as_str() {
-            return entity.to_owned();
+    /// Admits an allocation, or takes what is left of one that has ended.
+    async fn attend(&self, allocation: Allocation, over: bool) {
+        let _permit = self.requests.acquire().await.unwrap();
+        if over {
+            // Tasks of the mock driver have none; the request is the same.
+            drop(self.nomad.log_tail(&allocation.id, "runner", 16 * 1024).await.unwrap());
+            self.grants.withdraw(&allocation.id).await.unwrap();
+        } else {
+            self.grants.issue(&allocation.id, &[]).await.unwrap();
         }
-        let alias = json!({ "alias_name": allocation, "alias_mount_accessor": self.accessor });
-        let found = self.request(Method::POST, "identity/lookup/entity", &alias).await;
-        found["data"]["id"].as_str().unwrap().to_owned()
     }
+}
 
-    /// Admits every allocation that is not known yet, with one write of the gate's group.
-    async fn admit(&self, world: &World, known: &mut BTreeMap<String, String>) {
-        let live = live(world).await;
-        let new: Vec<&String> = live.iter().map(|(id, _)| id).filter(|id| !known.contains_key(*id)).collect();
-        if new.is_empty() {
-            return;
-        }
-        let entities = join_all(new.iter().map(|id| self.entity(id))).await;
-        known.extend(new.into_iter().cloned().zip(entities));
-        let members: Vec<&String> = live.iter().map(|(id, _)| &known[id]).collect();
-        let path = format!("identity/group/name/{}", world.gate());
-        self.request(Method::POST, &path, &json!({ "member_entity_ids": members })).await;
+/// The meta that the dispatch gave; the rest is the base job's own.
+fn meta(model: &Value) -> BTreeMap<String, String> {
+    let meta = model["Meta"].as_object().unwrap().iter();
+    let given = meta.filter(|(key, _)| ["secrets", "args", "consign"].contains(&key.as_str()));
+    given.map(|(key, value)| (key.clone(), value.as_str().unwrap().to_owned())).collect()
+}
+
+async fn command_line(world: &World, job: &str, model: &Value) {
+    let mut command = Command::new("nomad");
+    command.args(["job", "dispatch", "-detach"]).arg(format!("-id-prefix-template={}", DispatchId::new()));
+    for (key, value) in meta(model) {
+        command.arg("-meta").arg(format!("{key}={value}"));
     }
+    let ended = command
+        .arg(job)
+        .env("NOMAD_ADDR", &world.servers.nomad_address)
+        .env("NOMAD_NAMESPACE", &world.name)
+        .stdout(Stdio::null())
+        .status();
+    assert!(ended.await.unwrap().success());
 }

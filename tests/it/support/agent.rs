@@ -116,9 +116,12 @@ impl World {
 
     /// Starts the agent with these environment variables, without waiting for it.
     pub(crate) fn launch_agent_with(&self, environment: &[(&str, &str)]) -> Agent {
-        let mut command = self.consign_as("consign.toml", &["agent"]);
-        command.envs(environment.iter().copied());
-        self.spawn_agent("consign.toml", self.agent_address(), command)
+        self.spawn_agent(
+            "consign.toml",
+            self.agent_address(),
+            self.consign_as("consign.toml", &["agent"]),
+            environment,
+        )
     }
 
     /// Starts the agent as the last argument of another program, which runs it as itself, without waiting for it.
@@ -136,14 +139,21 @@ impl World {
     }
 
     fn launch_agent_as(&self, config: &str, address: String, arguments: &[&str]) -> Agent {
-        self.spawn_agent(config, address, self.consign_as(config, &[&["agent"], arguments].concat()))
+        self.spawn_agent(config, address, self.consign_as(config, &[&["agent"], arguments].concat()), &[])
     }
 
-    fn spawn_agent(&self, config: &str, address: String, mut command: Command) -> Agent {
+    fn spawn_agent(
+        &self,
+        config: &str,
+        address: String,
+        mut command: Command,
+        environment: &[(&str, &str)],
+    ) -> Agent {
         let log = self.path(config).with_extension("log");
         let file = File::options().create(true).append(true).open(&log).unwrap();
         let child = command
             .env("RUST_LOG", "warn,consign=debug,vaultrs=off,rustify=off,sqlx=off")
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
             .stderr(file)

@@ -25,5 +25,5 @@ pub(crate) use own::OwnServers;
 pub(crate) use random::Random;
 pub(crate) use result::{ends, ends_saying, ends_with_code};
 pub(crate) use shared::{Servers, docker, servers, servers_with_docker};
-pub(crate) use wait::wait_for;
+pub(crate) use wait::{look_every, wait_for};
 pub(crate) use world::World;

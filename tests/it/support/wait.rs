@@ -2,9 +2,23 @@
 
 use std::time::{Duration, Instant};
 
+/// How long is waited between two looks where nothing else is said.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// Looks until `check` gives its value; fails the test after `limit` with what the last look said instead.
 #[track_caller]
 pub(crate) fn wait_for<T>(
+    what: &str,
+    limit: Duration,
+    check: impl AsyncFnMut() -> Result<T, String>,
+) -> impl Future<Output = T> {
+    look_every(PAUSE, what, limit, check)
+}
+
+/// The same with another pause between two looks.
+#[track_caller]
+pub(crate) fn look_every<T>(
+    pause: Duration,
     what: &str,
     limit: Duration,
     mut check: impl AsyncFnMut() -> Result<T, String>,
@@ -18,7 +32,7 @@ pub(crate) fn wait_for<T>(
                 Err(status) if begun.elapsed() > limit => {
                     panic!("{caller}: waited {} s for {what}; last seen: {status}", limit.as_secs())
                 }
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                Err(_) => tokio::time::sleep(pause).await,
             }
         }
     }
