@@ -191,7 +191,7 @@ impl Statuses {
     async fn judged(&self, pull: &PullRequest) -> Result<Option<(Revision, Vec<Status>)>, Error> {
         let repo = &self.rooms.repo;
         let Some(head) = repo.pull_request_head(pull.number).await? else { return Ok(None) };
-        let Some(tip) = self.rooms.store.revision().await? else { return Ok(None) };
+        let Some(tip) = self.rooms.store.revision() else { return Ok(None) };
         let Some(base) = repo.common_ancestor(&tip, &head).await? else { return Ok(None) };
         let findings = look::look(repo, Some(&base), &head, None, &self.rules).await?;
         let mut statuses = Vec::new();

@@ -58,7 +58,7 @@ pub enum Refused {
 impl Desk {
     /// The formulas that submissions may use, and the revision that has them.
     pub async fn formulas(&self) -> Result<(Revision, Vec<Listed>), Refused> {
-        let revision = self.store.revision().await?.ok_or(Refused::NotNow)?;
+        let revision = self.store.revision().ok_or(Refused::NotNow)?;
         let formulas = intake::list(&self.repo, &revision).await.map_err(submission::Refused::OpsRepo)?;
         Ok((revision, formulas))
     }
@@ -80,7 +80,7 @@ impl Desk {
                 None => {}
             }
         }
-        let revision = self.store.revision().await?.ok_or(Refused::NotNow)?;
+        let revision = self.store.revision().ok_or(Refused::NotNow)?;
         let job_id = JobId::new();
         let submitted = Submitted { job_id, by, on_loopback, body };
         let Sound { action, mut work, text } =

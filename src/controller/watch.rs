@@ -180,7 +180,7 @@ impl Watch {
             }
             None => return Err(Error::Unclaimed.into()),
         }
-        let before = self.store.revision().await?;
+        let before = self.store.revision();
         let Some(tip) = &tips.branch else { return Ok(Looked::Unchanged) };
         if before.as_ref() == Some(tip) {
             return Ok(Looked::Unchanged);

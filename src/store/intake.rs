@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use sqlx::Row as _;
 
-use super::{Error, Store, failed, jobs::write_job, results::write_result, write_setting};
+use super::{Error, REVISION, Store, failed, jobs::write_job, results::write_result, write_setting};
 use crate::{
     ids::{ActionId, Revision},
     lifecycle::Job,
@@ -59,9 +59,12 @@ impl Store {
             }
         }
         if let Some(revision) = &intake.revision {
-            write_setting(&mut transaction, "revision", revision.as_str()).await?;
+            write_setting(&mut transaction, REVISION, revision.as_str()).await?;
         }
         transaction.commit().await.map_err(failed("commit what the ops repo gave"))?;
+        if intake.revision.is_some() {
+            self.revision.send_replace(intake.revision.clone());
+        }
         self.recorded();
         Ok(())
     }

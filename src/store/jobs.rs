@@ -111,6 +111,20 @@ pub(super) async fn write_job(
     event: &str,
     now: Timestamp,
 ) -> Result<(), Error> {
+    let phase_before = outbox::phase_on_record(transaction, job).await?;
+    write_record(transaction, job, phase_before.as_deref(), event, now).await?;
+    write_end(transaction, job).await
+}
+
+/// As [`write_job`], for a caller that knows the phase on record, and writes by itself what is kept of submitted
+/// work.
+pub(super) async fn write_record(
+    transaction: &mut Transaction<'_, Sqlite>,
+    job: &Job,
+    phase_before: Option<&str>,
+    event: &str,
+    now: Timestamp,
+) -> Result<(), Error> {
     let job_id = job.job_id.to_string();
     let record =
         serde_json::to_string(job).map_err(|source| Error::Record { job_id: job_id.clone(), source })?;
@@ -130,7 +144,6 @@ pub(super) async fn write_job(
         }
         None => None,
     };
-    let phase_before = outbox::phase_on_record(transaction, job).await?;
     let phase_changes: u32 = sqlx::query_scalar(
         "INSERT INTO jobs (job_id, action_key, path, stage, phase, submitted_at, record, phase_changes)
          VALUES ($1, $2, $3, $4, $5, $6, $7, 1)
@@ -149,7 +162,7 @@ pub(super) async fn write_job(
     .fetch_one(&mut **transaction)
     .await
     .map_err(failed("write a job"))?;
-    if phase_before.as_deref() != Some(job.phase().as_str()) {
+    if phase_before != Some(job.phase().as_str()) {
         outbox::announce(transaction, job, phase_changes, now).await?;
     }
     if let Some(child) = job.attempt().and_then(|attempt| attempt.child.as_ref()) {
@@ -167,8 +180,8 @@ pub(super) async fn write_job(
         .bind(job.phase().as_str())
         .execute(&mut **transaction)
         .await
-        .map_err(failed("write the journal"))?;
-    write_end(transaction, job).await
+        .map_err(failed("write the journal"))
+        .map(drop)
 }
 
 pub(super) fn read_job(row: &SqliteRow) -> Result<Job, Error> {

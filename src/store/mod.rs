@@ -48,6 +48,8 @@ use crate::ids::{JobId, Revision};
 /// Versions of SQLite before this one can corrupt a database in WAL mode (the WAL-reset bug, 3.7.0 to
 /// 3.51.2).
 const SQLITE_FLOOR: (u32, u32, u32) = (3, 51, 3);
+/// The name of the note that holds the revision.
+const REVISION: &str = "revision";
 /// How long a lock is asked for that somebody holds: a process that another one just began holds a copy of its
 /// locks until it has become its own program.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
@@ -61,6 +63,8 @@ pub struct Store {
     id: String,
     /// Told when something may have been put in the outbox.
     outbox: std::sync::Arc<tokio::sync::Notify>,
+    /// What [`Self::revision`] gives: every submission and every look asks for it.
+    revision: std::sync::Arc<tokio::sync::watch::Sender<Option<Revision>>>,
     /// Tells listeners that a phase may have changed.
     changes: std::sync::Arc<tokio::sync::watch::Sender<()>>,
     _lock: std::sync::Arc<File>,
@@ -184,9 +188,11 @@ impl Store {
             .await
             .map_err(failed("name the store"))?;
         let id = setting(&pool, "store_id").await?.unwrap_or_default();
+        let revision = setting(&pool, REVISION).await?.and_then(|text| Revision::parse(&text).ok());
         Ok(Self {
             pool,
             id,
+            revision: std::sync::Arc::new(tokio::sync::watch::Sender::new(revision)),
             outbox: std::sync::Arc::default(),
             changes: std::sync::Arc::default(),
             _lock: std::sync::Arc::new(lock),
@@ -200,8 +206,9 @@ impl Store {
     }
 
     /// The revision up to which the ops repo was read.
-    pub async fn revision(&self) -> Result<Option<Revision>, Error> {
-        Ok(setting(&self.pool, "revision").await?.and_then(|text| Revision::parse(&text).ok()))
+    #[must_use]
+    pub fn revision(&self) -> Option<Revision> {
+        self.revision.borrow().clone()
     }
 
     /// A note that was left with [`Self::set`].
@@ -304,7 +311,7 @@ mod tests {
 
         let store = Store::open(folder.path()).await.unwrap();
         assert_eq!(store.id(), id);
-        assert_eq!(store.revision().await.unwrap(), Some(revision));
+        assert_eq!(store.revision(), Some(revision));
         assert_eq!(store.live().await.unwrap(), vec![first.clone()]);
         assert_eq!(store.job_of_action(&ActionId::parse("A").unwrap()).await.unwrap(), Some(first));
     }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use sqlx::{Row as _, Sqlite, Transaction};
 
-use super::{Error, Store, failed, jobs::write_job};
+use super::{Error, Store, failed, jobs::write_record};
 use crate::{
     ids::JobId,
     lifecycle::{Job, Origin, Stage},
@@ -138,8 +138,8 @@ async fn write_submission(
             .await
             .map_err(failed("write an idempotency key"))?;
     }
-    write_job(transaction, job, "submitted", now).await?;
-    sqlx::query("UPDATE submissions SET action = $2 WHERE job_id = $1")
+    write_record(transaction, job, None, "submitted", now).await?;
+    sqlx::query("INSERT INTO submissions (job_id, action) VALUES ($1, $2)")
         .bind(job.job_id.to_string())
         .bind(action)
         .execute(&mut **transaction)
