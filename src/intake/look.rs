@@ -36,15 +36,19 @@ pub async fn look(
     match before {
         None => afresh(repo, tip, results_tip, rules).await,
         Some(before) => {
-            let rewritten = !repo.is_ancestor(before, tip).await?;
-            match repo.changes(before, tip).await {
+            // Each question is a program of its own; those that do not need each other's answer are asked at once.
+            let (continued, changes) = tokio::join!(repo.is_ancestor(before, tip), repo.changes(before, tip));
+            let rewritten = !continued?;
+            match changes {
                 Ok(changes) => {
                     let differing: Vec<Changed> = changes
                         .into_iter()
                         .map(|change| Changed { path: change.path, after: change.after })
                         .collect();
-                    let past = launched_before(repo, tip, results_tip, &differing).await?;
-                    let files = read(repo, tip, differing, rules).await?;
+                    let (past, files) = tokio::try_join!(
+                        launched_before(repo, tip, results_tip, &differing),
+                        read(repo, tip, &differing, rules)
+                    )?;
                     Ok(Findings { revision: tip.clone(), rewritten, files, past })
                 }
                 Err(ops_repo::Error::UnknownRevision { .. }) => {
@@ -85,9 +89,9 @@ async fn afresh(
         .into_iter()
         .partition(|entry| action::result_path(&entry.path).is_some_and(|path| results.contains_key(&path)));
     let past = past_actions(repo, ended, &results).await?;
-    let changed =
+    let changed: Vec<Changed> =
         open.into_iter().map(|entry| Changed { path: entry.path, after: Some(entry.content) }).collect();
-    let files = read(repo, tip, changed, rules).await?;
+    let files = read(repo, tip, &changed, rules).await?;
     Ok(Findings { revision: tip.clone(), rewritten: false, files, past })
 }
 
@@ -159,7 +163,7 @@ fn ended_as(content: &Blob) -> (bool, bool) {
 async fn read(
     repo: &OpsRepo,
     tip: &Revision,
-    changed: Vec<Changed>,
+    changed: &[Changed],
     rules: &Rules,
 ) -> Result<Vec<Finding>, ops_repo::Error> {
     let settings = repo.settings();
@@ -167,10 +171,10 @@ async fn read(
         |path: &str| kind_of(path, &settings.actions, &settings.formulas) == Some(FileKind::Action);
     let mut files = Vec::new();
     let mut written = Vec::new();
-    for change in changed.into_iter().filter(|change| is_action(&change.path)) {
-        match change.after {
-            None => files.push(Finding::Deleted { path: change.path }),
-            Some(content) => written.push(Entry { path: change.path, content }),
+    for Changed { path, after } in changed.iter().filter(|change| is_action(&change.path)) {
+        match after {
+            None => files.push(Finding::Deleted { path: path.clone() }),
+            Some(content) => written.push(Entry { path: path.clone(), content: content.clone() }),
         }
     }
     let blobs: Vec<BlobId> = written.iter().map(|entry| entry.content.blob.clone()).collect();

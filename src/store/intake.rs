@@ -1,13 +1,16 @@
 //! What a look at the ops repo brings, and the actions that ended before this store knew them.
 
 use jiff::Timestamp;
-use sqlx::Row as _;
+use sqlx::{QueryBuilder, Row as _};
 
 use super::{Error, REVISION, Store, failed, jobs::write_job, results::write_result, write_setting};
 use crate::{
     ids::{ActionId, Revision},
     lifecycle::Job,
 };
+
+/// How many past actions one statement records: a repo may have 100,000.
+const PAST_AT_ONCE: usize = 500;
 
 /// An action whose result stood in the ops repo before this store knew it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,20 +40,21 @@ impl Store {
     /// Takes over what one look at the ops repo found.
     pub async fn take_in(&self, intake: &Intake, now: Timestamp) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
-        for past in &intake.past {
+        for past in intake.past.chunks(PAST_AT_ONCE) {
+            let mut insert = QueryBuilder::new(
+                "INSERT INTO past_actions (action_key, path, blob, succeeded) SELECT * FROM (",
+            );
+            insert.push_values(past, |mut row, past| {
+                row.push_bind(past.id.key())
+                    .push_bind(&past.path)
+                    .push_bind(&past.rejected_blob)
+                    .push_bind(past.succeeded);
+            });
             // What the store knows itself needs no such note.
-            sqlx::query(
-                "INSERT INTO past_actions (action_key, path, blob, succeeded)
-                 SELECT $1, $2, $3, $4 WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE action_key = $1)
-                 ON CONFLICT DO NOTHING",
-            )
-            .bind(past.id.key())
-            .bind(&past.path)
-            .bind(&past.rejected_blob)
-            .bind(past.succeeded)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed("record a past action"))?;
+            insert.push(
+                ") WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE action_key = column1) ON CONFLICT DO NOTHING",
+            );
+            insert.build().execute(&mut *transaction).await.map_err(failed("record past actions"))?;
         }
         for (job, event, result_path) in &intake.jobs {
             write_job(&mut transaction, job, event, now).await?;

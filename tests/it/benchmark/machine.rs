@@ -26,5 +26,5 @@ fn version(program: &str) -> String {
     let output = Command::new(program).arg("version").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     // Vault adds the commit and when it was built.
-    text.lines().next().unwrap_or_default().split(" (").next().unwrap_or_default().to_owned()
+    text.lines().next().unwrap_or_default().split([',', '(']).next().unwrap_or_default().trim().to_owned()
 }

@@ -7,12 +7,15 @@ use std::{
 };
 
 use jiff::Timestamp;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{
+    LIMIT,
     figure::{Aim, Figure, middle_and_most, milliseconds, number},
-    stage::Stage,
+    stage::{SOON, Stage},
 };
+use crate::support::look_every;
 
 const TOKEN: &str = "a-token-of-its-own";
 
@@ -41,6 +44,7 @@ pub(super) async fn measure(quick: bool) -> Vec<Figure> {
         let answered = Timestamp::now();
         assert_eq!(answer["status"], json!("triggered"), "{answer}");
         let job = stage.until(answer["job_id"].as_str().unwrap(), "done").await;
+        idle(&stage).await;
         let accepted: Timestamp = job["attempts"][0]["dispatched_at"].as_str().unwrap().parse().unwrap();
         // It may come before the answer.
         acceptances.push(Duration::try_from(accepted.duration_since(answered)).unwrap_or_default());
@@ -53,4 +57,13 @@ pub(super) async fn measure(quick: bool) -> Vec<Figure> {
         Figure::new("trigger_dispatch_ms", "from that to Nomad's acceptance", milliseconds(accepted))
             .aiming(Aim::AtMost(100.0)),
     ]
+}
+
+/// Waits until the trigger has heard of its run's end.
+async fn idle(stage: &Stage) {
+    look_every(SOON * 5, "the trigger to be idle", LIMIT, async || {
+        let (_, details) = stage.send(Method::GET, "/triggers/bench", &json!({})).await?;
+        if details["reason"] == "already_running" { Err(details.to_string()) } else { Ok(()) }
+    })
+    .await;
 }
