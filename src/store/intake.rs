@@ -99,3 +99,40 @@ impl Store {
             .map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lifecycle::{Origin, Work};
+
+    #[tokio::test]
+    async fn a_long_past_is_noted_but_for_what_the_store_knows() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).await.unwrap();
+        let id = |number: usize| ActionId::parse(&format!("a-{number}")).unwrap();
+        let past = |number: usize| PastAction {
+            id: id(number),
+            path: format!("actions/a-{number}.toml"),
+            rejected_blob: number.is_multiple_of(2).then(|| "b".repeat(40)),
+            succeeded: !number.is_multiple_of(2),
+        };
+        let (known, last) = (7, 2 * PAST_AT_ONCE);
+        let origin = Origin::Action {
+            id: id(known),
+            path: format!("actions/a-{known}.toml"),
+            blob: "b".repeat(40),
+            revision: Revision::parse(&"a".repeat(40)).unwrap(),
+        };
+        let job = Job::new(origin, Work::default(), Timestamp::UNIX_EPOCH);
+        store.save(&job, "seen", Timestamp::UNIX_EPOCH).await.unwrap();
+        let intake = Intake { past: (0..=last).map(past).collect(), ..Intake::default() };
+        for _ in 0..2 {
+            store.take_in(&intake, Timestamp::UNIX_EPOCH).await.unwrap();
+        }
+        for number in [0, 1, last] {
+            assert_eq!(store.past_action(&id(number)).await.unwrap(), Some(past(number)));
+        }
+        assert_eq!(store.past_action(&id(known)).await.unwrap(), None);
+        assert_eq!(store.revision(), None);
+    }
+}

@@ -69,10 +69,47 @@ async fn record(
     if let Ok(uses) = store.submit(submissions, now).await {
         return uses.into_iter().map(Ok).collect();
     }
-    let mut uses = Vec::with_capacity(submissions.len());
+    let mut answers = Vec::with_capacity(submissions.len());
     for one in submissions {
-        let used = store.submit(std::slice::from_ref(one), now).await;
-        uses.push(used.map(|uses| uses.into_iter().next().flatten()));
+        let alone = store.submit(std::slice::from_ref(one), now).await;
+        answers.push(alone.map(|uses| uses.into_iter().next().flatten()));
     }
-    uses
+    answers
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::{
+        ids::Revision,
+        lifecycle::{Job, Origin, Work},
+        store::Store,
+    };
+
+    fn submission() -> Submission {
+        let revision = Revision::parse(&"a".repeat(40)).unwrap();
+        let job = Job::new(
+            Origin::Submitted { by: "ann".to_owned(), revision },
+            Work::default(),
+            Timestamp::UNIX_EPOCH,
+        );
+        Submission { job: Box::new(job), action: "formula = \"a\"\n".to_owned(), key: None }
+    }
+
+    #[tokio::test]
+    async fn none_fails_for_another_that_came_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).await.unwrap();
+        let batch = [submission(), submission(), submission()];
+        let [first, taken, last] = &batch;
+        store.submit(std::slice::from_ref(taken), Timestamp::UNIX_EPOCH).await.unwrap();
+
+        let uses = record(&store, &batch, Timestamp::UNIX_EPOCH).await;
+        assert!(matches!(uses[..], [Ok(None), Err(_), Ok(None)]), "{uses:?}");
+        for recorded in [first, last] {
+            assert!(store.job(recorded.job.job_id).await.unwrap().is_some());
+        }
+    }
 }

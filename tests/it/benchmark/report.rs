@@ -43,7 +43,8 @@ pub(super) fn publish(folder: &Path, machine: &str, figures: &[Figure]) {
     let [begin, end] = MARKS;
     let (before, rest) = text.split_once(begin).expect("the page has its marks");
     let (_, after) = rest.split_once(end).expect("the page has its marks");
-    let measured = format!("Measured on {machine}.\n\n{}", table(figures));
+    let plot = "![Each figure that has an aim, as the share of it that it takes](benchmarks.svg)";
+    let measured = format!("Measured on {machine}.\n\n{plot}\n\n{}", table(figures));
     fs::write(page, format!("{before}{begin}\n{measured}\n{end}{after}")).unwrap();
     fs::write(folder.join("benchmarks.svg"), plot::draw(figures)).unwrap();
 }

@@ -158,7 +158,7 @@ pub(crate) fn mock_job(name: &str, run_for: &str) -> String {
     .replace("\"docker\"", "\"mock_driver\"")
     .replace("cpu    = 100", "cpu    = 1")
     .replace("memory = 256", "memory = 10")
-    .replace("size = 500", "size = 20")
+    .replace("size = 500", "size = 10")
     .replace("max_files     = 5", "disabled      = true\n        max_files     = 1")
     .replace("max_file_size = 20", "max_file_size = 1")
 }
