@@ -28,7 +28,7 @@ pub(super) async fn measure(quick: bool) -> Vec<Figure> {
     let bare = async |count, how| floor::time(world, "floor", &model, count, how).await.as_secs_f64();
     let before = bare(actions, Dispatching::Api).await;
 
-    let _agent = stage.agent().await;
+    let agent = stage.agent().await;
     let files: Vec<(String, String)> = (0..actions)
         .map(|number| {
             let id = format!("drain-{number:04}");
@@ -46,7 +46,7 @@ pub(super) async fn measure(quick: bool) -> Vec<Figure> {
     let pushes: f64 = pushes.trim().parse().unwrap();
     let push_time = stage.metric("consign_result_push_seconds_sum").await
         / stage.metric("consign_result_push_seconds_count").await;
-    drop(_agent);
+    drop(agent);
 
     let after = bare(actions, Dispatching::Api).await;
     let floor = f64::midpoint(before, after);

@@ -91,10 +91,10 @@ impl Stage {
         )
     }
 
-    /// Submits a job that needs no approval; gives its id.
-    pub(super) async fn submit(&self, formula: &str, further: Value) -> String {
-        let mut body = json!({ "formula": formula, "blast_radius": "low" });
-        body.as_object_mut().unwrap().extend(further.as_object().unwrap().clone());
+    /// Submits a job that needs no approval, of which `body` says more; gives its id.
+    pub(super) async fn submit(&self, formula: &str, mut body: Value) -> String {
+        body["formula"] = formula.into();
+        body["blast_radius"] = "low".into();
         let (status, answer) = self.send(Method::POST, "/jobs", &body).await.unwrap();
         assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
         answer["job_id"].as_str().unwrap().to_owned()
