@@ -30,15 +30,15 @@ pub(super) async fn measure(quick: bool) -> Vec<Figure> {
     figures
 }
 
-/// What an agent holds with so many jobs in a state.
-async fn of(name: &str, jobs: usize, state: &str, further: &Value) -> f64 {
+/// What an agent holds with so many jobs in a phase.
+async fn of(name: &str, jobs: usize, phase: &str, further: &Value) -> f64 {
     let stage = Stage::new(name, |config| config).await;
     let agent = stage.agent().await;
     stream::iter(0..jobs)
         .for_each_concurrent(8, |_| async { drop(stage.submit("note", further.clone()).await) })
         .await;
-    wait_for(&format!("{jobs} jobs to be {state}"), LIMIT, async || {
-        let count = stage.count(state).await;
+    wait_for(&format!("{jobs} jobs to be {phase}"), LIMIT, async || {
+        let count = stage.count(phase).await;
         if count >= f64::from(u32::try_from(jobs).unwrap()) { Ok(()) } else { Err(format!("{count} are")) }
     })
     .await;
