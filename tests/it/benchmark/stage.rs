@@ -32,11 +32,11 @@ impl Stage {
             .config_toml()
             .replace("poll = \"200ms\"", "poll = \"1m\"")
             .replace("push_interval = \"100ms\"\n", "")
-            .replace("[nomad]\n", &format!("[nomad]\njobs = {jobs:?}\n"))
+            .replace("[nomad]\n", &format!("[nomad]\njobs = \"{}\"\n", jobs.display()))
             // Outside the store's folder, which some measurements remove.
             .replace(
                 "[server]\n",
-                &format!("[server]\nrate = 0\ntokens_file = {:?}\n", world.path("tokens")),
+                &format!("[server]\nrate = 0\ntokens_file = \"{}\"\n", world.path("tokens").display()),
             );
         world.bootstrap_with(&change(config));
         world.ops.commit(

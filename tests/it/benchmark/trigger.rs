@@ -28,8 +28,9 @@ pub(super) async fn measure(quick: bool) -> Vec<Figure> {
     let config = stage.world.path("consign.toml");
     let text = fs::read_to_string(&config).unwrap()
         + &format!(
-            "\n[[trigger]]\nname = \"bench\"\nkind = \"webhook\"\noverlap = \"queue\"\ntoken_file = {token:?}\n\
-             [trigger.action]\nformula = \"note\"\njob = \"mock\"\nblast_radius = \"low\"\n"
+            "\n[[trigger]]\nname = \"bench\"\nkind = \"webhook\"\noverlap = \"queue\"\ntoken_file = \"{}\"\n\
+             [trigger.action]\nformula = \"note\"\njob = \"mock\"\nblast_radius = \"low\"\n",
+            token.display()
         );
     fs::write(&config, text).unwrap();
     let _agent = stage.agent().await;
