@@ -289,6 +289,7 @@ mod tests {
         store.save(&Job { stage: Stage::Queued, ..new.clone() }, "retried", at(21)).await.unwrap();
         assert!(store.submissions_ended(at(99), 10).await.unwrap().is_empty());
     }
+
     #[tokio::test]
     async fn a_submission_whose_result_is_to_be_pushed_is_kept_until_it_is() {
         let folder = tempfile::tempdir().unwrap();
@@ -310,7 +311,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).await.unwrap();
         let job = submitted();
-        store.submit(&job, ACTION, None, at(1)).await.unwrap();
+        submit(&store, &job, None).await;
         store.finish(&ended(job.clone(), 10), None, at(10)).await.unwrap();
         let case = Case {
             repository: "main:acme/app".to_owned(),
