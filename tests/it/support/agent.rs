@@ -135,7 +135,7 @@ impl World {
                 None => command.env_remove(name),
             };
         }
-        self.spawn_agent("consign.toml", self.agent_address(), command)
+        self.spawn_agent("consign.toml", self.agent_address(), command, &[])
     }
 
     fn launch_agent_as(&self, config: &str, address: String, arguments: &[&str]) -> Agent {
