@@ -4,4 +4,6 @@ kind {{ .kind }}
 timeout {{ .timeout | toJSON }}
 {{ with .from_step }}from_step {{ . | toJSON }}
 {{ end -}}
+{{ if .unmasked }}mask no
+{{ end -}}
 {{ end }}{{ end -}}

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Runs the formula once, within its time, and reports how it went.
 #
-# All it prints is what the formula prints. Exit codes of its own: 121 the formula was started
-# before, 122 it could not be started, 123 the base job does not take it, 124 it took too long.
+# All it prints is what the formula prints, with the values of its secrets masked. Exit codes of its own:
+# 121 the formula was started before, 122 it could not be started, 123 the base job does not take it, 124 it
+# took too long.
 # Variables begin with consign_, so that none of the formula's environment is overwritten.
 
 exec 3>&1 </dev/null >/dev/null 2>&1
@@ -36,13 +37,14 @@ if [ "$HOME" ] && ! { mkdir "$HOME/.consign.$$" && rmdir "$HOME/.consign.$$"; };
   mkdir -p "$HOME"
 fi
 
-consign_kind=program consign_timeout=3600 consign_from=1
+consign_kind=program consign_timeout=3600 consign_from=1 consign_masked=yes
 if [ -r "$NOMAD_TASK_DIR/consign/plan" ]; then
   while read -r consign_key consign_value; do
     case $consign_key in
       kind) consign_kind=$consign_value ;;
       timeout) consign_timeout=$consign_value ;;
       from_step) consign_from=$consign_value ;;
+      mask) consign_masked=$consign_value ;;
     esac
   done <"$NOMAD_TASK_DIR/consign/plan"
 fi
@@ -197,6 +199,176 @@ consign_await_copy() {
   done
 }
 
+# Masks what the formula prints. awk has no way to read what is there of a line that is not finished yet, so
+# dd reads for it, whatever the pipe has. A secret that is cut by that is put together again: what may be the
+# beginning of one waits for what follows. Everything else is printed at once.
+consign_mask_program='
+# Where value i begins at byte `first` or later, and before `border`, and ends behind it; 0 is nowhere.
+function across(text, border, i, first,   at) {
+  if (first < border - size[i] + 1) first = border - size[i] + 1
+  at = index(substr(text, first, border + size[i] - 1 - first), value[i])
+  return at ? first + at - 1 : 0
+}
+
+# From where on text has to wait: there a value may begin whose end is not here yet.
+function border_of(text,   border, from, i, at, moved) {
+  border = length(text) + 1
+  for (i = 0; i <= values; i++) {
+    from = length(text) - size[i] + 2
+    if (from < 1) from = 1
+    while (from < border && (at = index(substr(text, from, border - from), substr(value[i], 1, 1)))) {
+      from += at - 1
+      if (substr(text, from) == substr(value[i], 1, length(text) - from + 1)) border = from
+      from++
+    }
+  }
+  # No value is torn by that. Values that overlap without an end are.
+  do {
+    moved = 0
+    for (i = 1; i <= values; i++) if (at = across(text, border, i, 1)) { border = at; moved = 1 }
+  } while (moved && border + 65536 > length(text))
+  return border
+}
+
+# Some write each print by itself.
+function show(text) {
+  shown = shown text
+  if (length(shown) > 4096) flush()
+}
+
+function flush() {
+  if (output) {
+    print shown | output
+    fflush(output)
+  } else {
+    print shown
+    fflush()
+  }
+  shown = ""
+}
+
+# Values that overlap are masked as one.
+function show_line(line, found,   start, end, i, at, grown) {
+  while (1) {
+    start = 0
+    for (i = 1; i <= found; i++) {
+      at = index(line, value[present[i]])
+      if (at && (!start || at < start)) { start = at; end = at + size[present[i]] }
+    }
+    if (!start) break
+    do {
+      grown = 0
+      for (i = 1; i <= found; i++) if (at = across(line, end, present[i], start)) {
+        end = at + size[present[i]]
+        grown = 1
+      }
+    } while (grown)
+    show(substr(line, 1, start - 1) "***")
+    line = substr(line, end)
+  }
+  show(line)
+}
+
+function show_masked(text,   found, i, lines, line) {
+  found = 0
+  for (i = 1; i <= values; i++) if (index(text, value[i])) present[++found] = i
+  if (!found) {
+    show(text)
+    return
+  }
+  lines = split(text, line, "\n")
+  for (i = 1; i <= lines; i++) {
+    if (i > 1) show("\n")
+    show_line(line[i], found)
+  }
+}
+
+BEGIN {
+  ORS = ""
+  # A character that texts do not have: what was read comes as one record.
+  RS = "\036"
+  read = "dd bs=65536 count=1"
+  # To some, such as that of busybox, NUL ends a record. No text in UTF-8 has the byte \377.
+  "printf \"a\\000b\"" | getline probe
+  if (length(probe) != 3) {
+    read = read " | tr \"\\000\" \"\\377\""
+    output = "tr \"\\377\" \"\\000\""
+  }
+
+  value[0] = ENVIRON["consign_end"]
+  size[0] = length(value[0])
+  names = split(ENVIRON["NOMAD_META_secrets"], name, /[ \t,]+/)
+  if (ENVIRON["NOMAD_META_bot"] != "") name[++names] = "BOT_TOKEN"
+  for (i = 1; i <= names; i++) {
+    lines = split(ENVIRON[name[i]], line, /[\n\036]/)
+    for (j = 1; j <= lines; j++) {
+      sub(/\r$/, "", line[j])
+      if (length(line[j]) >= 8) {
+        value[++values] = line[j]
+        size[values] = length(line[j])
+      }
+    }
+  }
+
+  while (1) {
+    records = 0
+    command = pause read " && printf +"
+    while ((command | getline record) > 0) chunk = records++ ? chunk RS record : record
+    close(command)
+    # What comes in small pieces is read in larger ones, at the price of a moment.
+    pause = length(chunk) < 32768 ? "sleep 0.1; " : ""
+    # No process could be made for it.
+    if (!records || substr(chunk, length(chunk)) != "+") continue
+    text = text substr(chunk, 1, length(chunk) - 1)
+    if (at = index(text, value[0])) text = substr(text, 1, at - 1)
+    if (at || chunk == "+") break
+    at = border_of(text)
+    show_masked(substr(text, 1, at - 1))
+    flush()
+    text = substr(text, at)
+  }
+  show_masked(text)
+  flush()
+  if (output) close(output)
+}'
+
+# Lets all that the formula prints go through consign_mask_program.
+consign_filter=''
+consign_start_mask() {
+  consign_awk=
+  # What is called awk may be a link to nowhere in a chroot.
+  for consign_value in awk mawk gawk 'busybox awk'; do
+    [ "$($consign_value 'BEGIN { print "works" }')" = works ] && consign_awk=$consign_value && break
+  done
+  consign_value=$consign_folder/output
+  [ "$consign_awk" ] && echo | dd count=1 && mkfifo -m 600 "$consign_value" ||
+    consign_finish unmasked 122
+  # Opened for both first, so that neither of the others waits.
+  exec 4<>"$consign_value" 5<"$consign_value" 6>"$consign_value" 4>&-
+  rm -f "$consign_value"
+  consign_end=
+  read -r consign_end </proc/sys/kernel/random/uuid
+  consign_end="consign: the end $consign_end"
+  # Nomad's signals are for the formula, which may print when it gets them. The environment is where awk takes
+  # a text from as it is, and arguments can be seen by everybody.
+  (
+    trap '' INT TERM
+    consign_end=$consign_end LC_ALL=C exec $consign_awk "$consign_mask_program" <&5 >&3 3>&- 5>&- 6>&-
+  ) &
+  consign_filter=$!
+  exec 3>&6 5>&- 6>&-
+}
+
+# Waits until all is printed, for a minute at most. What outlives the formula may hold the pipe open, so
+# the end is told.
+consign_end_mask() {
+  consign_watch "$consign_filter" 60 ''
+  (printf %s "$consign_end" >&3)
+  exec 3>&-
+  while kill -0 "$consign_filter"; do wait "$consign_filter"; done
+  consign_unwatch "$consign_watch"
+}
+
 consign_newline='
 '
 # Adds the last lines to the report, CPU time and how it ended ($1), and ends with exit code $2.
@@ -207,6 +379,7 @@ consign_finish() {
   fi
   consign_report=$consign_report"ended $1"$consign_newline
   consign_save
+  [ "$consign_filter" ] && consign_end_mask
   [ "$consign_copied" ] && consign_await_copy
   exit "$2"
 }
@@ -255,6 +428,7 @@ fi
 
 consign_formula=$NOMAD_TASK_DIR/formula
 [ -r "$consign_formula" ] || consign_finish 'exit 122' 122
+[ "$NOMAD_META_secrets$NOMAD_META_bot" ] && [ "$consign_masked" = yes ] && consign_start_mask
 
 if [ "$consign_kind" = steps ]; then
   . "$consign_formula"

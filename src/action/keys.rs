@@ -83,7 +83,8 @@ pub struct ActionKeys {
     /// addresses are refused unless the agent's configuration allows them.
     #[schemars(extend("uniqueItems" = true))]
     pub notify: Option<Vec<String>>,
-    /// Whether the values of its secrets are to be masked in the log. This version does not mask yet.
+    /// Whether the values of its secrets, of 8 bytes or more, are printed as `***` in the log; see
+    /// [masking](operate.md#masking).
     #[schemars(extend("default" = true))]
     pub mask: Option<bool>,
 }

@@ -122,6 +122,7 @@ fn rebuilt(
         bot: child.meta.get(BOT_KEY).and_then(|name| BotName::parse(name).ok()),
         timeout: Some(Span::from_secs(meta.timeout)),
         artifacts: meta.artifacts.clone(),
+        unmasked: meta.unmasked,
         ..Work::default()
     };
     let revision = meta.revision.clone().or_else(|| Revision::parse(&"0".repeat(40)).ok());
@@ -181,6 +182,7 @@ mod tests {
             kind: crate::dispatch::request::Kind::Program,
             timeout: 60,
             from_step: None,
+            unmasked: false,
             env: BTreeMap::new(),
             artifacts: Vec::new(),
         };

@@ -442,6 +442,8 @@ fn whole(expression: &Expression) -> Option<u64> {
 
 mod declared;
 #[cfg(test)]
+mod mask_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod training_tests;

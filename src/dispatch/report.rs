@@ -48,6 +48,8 @@ pub enum Ended {
     Stopped,
     /// It was not run: the base job takes these formulas alone.
     Refused(Vec<FormulaName>),
+    /// It was not run: nothing there can mask its secrets in the log.
+    Unmasked,
 }
 
 /// Reads a report. Lines that are none of its own are passed over.
@@ -70,6 +72,7 @@ pub fn parse(bytes: &[u8]) -> Report {
             ["ended", "exit", code] => report.ended = code.parse().ok().map(Ended::Exit),
             ["ended", "timeout"] => report.ended = Some(Ended::Timeout),
             ["ended", "step_timeout", name] => report.ended = Some(Ended::StepTimeout(unescape(name))),
+            ["ended", "unmasked"] => report.ended = Some(Ended::Unmasked),
             ["ended", "stopped"] => report.ended = Some(Ended::Stopped),
             ["ended", "refused", taken @ ..] => {
                 let taken = taken.iter().filter_map(|name| name.parse().ok()).take(NAME_LIMIT).collect();

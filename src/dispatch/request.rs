@@ -62,6 +62,8 @@ pub struct Run {
     pub artifacts: Vec<String>,
     /// The first step that runs, counted from 1; `None` runs all.
     pub from_step: Option<u32>,
+    /// Whether its log shows the values of its secrets.
+    pub unmasked: bool,
     /// What runs.
     pub body: Body,
     /// What its base job declares.
@@ -97,6 +99,9 @@ pub struct ConsignMeta {
     /// The first step that runs, counted from 1; without it all run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_step: Option<u32>,
+    /// Whether its log shows the values of its secrets.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unmasked: bool,
     /// The task's environment.
     pub env: BTreeMap<String, String>,
     /// Globs of what to keep of its files; the task has no use for them.
@@ -191,6 +196,7 @@ impl Request {
             kind,
             timeout: seconds(run.timeout).max(1),
             from_step: run.from_step,
+            unmasked: run.unmasked,
             env,
             artifacts: run.artifacts.clone(),
         };
@@ -374,6 +380,7 @@ pub(super) mod tests {
             timeout: Span::from_secs(3600),
             artifacts: vec!["out/**".to_owned()],
             from_step: None,
+            unmasked: false,
             body,
             declared: Declared::default(),
         }
@@ -395,6 +402,9 @@ pub(super) mod tests {
         assert_eq!(meta.env["CONSIGN_TOOLS"], "git,curl");
         assert_eq!(meta.artifacts, ["out/**"], "a lost store is rebuilt from it");
         assert_eq!((meta.from_step, parse_consign_meta("no")), (None, None));
+        assert!(!meta.unmasked);
+        let unmasked = Request::new(&Run { unmasked: true, ..given.clone() }).unwrap();
+        assert!(parse_consign_meta(&unmasked.meta["consign"]).unwrap().unmasked);
         let later = Request::new(&Run { from_step: Some(6), ..given }).unwrap();
         assert_eq!(parse_consign_meta(&later.meta["consign"]).unwrap().from_step, Some(6));
     }

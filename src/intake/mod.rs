@@ -222,5 +222,6 @@ pub fn work(valid: &Valid, decided: Decided) -> Work {
         not_before: action.not_before,
         retry: action.retry.clone(),
         notify: action.notify.iter().map(|url| Receiver { url: url.clone(), loopback: false }).collect(),
+        unmasked: !action.mask,
     }
 }

@@ -144,6 +144,9 @@ pub struct Work {
     /// Who is told of each change of phase.
     #[serde(default)]
     pub notify: Vec<Receiver>,
+    /// Whether the values of its secrets are to stand in the log as they are printed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unmasked: bool,
 }
 
 /// A URL that is told of each change of phase.

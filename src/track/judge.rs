@@ -3,7 +3,9 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    dispatch::report::{Ended, REFUSED_EXIT_CODE, RESTARTED_EXIT_CODE, Report, TIMEOUT_EXIT_CODE},
+    dispatch::report::{
+        Ended, REFUSED_EXIT_CODE, RESTARTED_EXIT_CODE, Report, TIMEOUT_EXIT_CODE, UNSTARTABLE_EXIT_CODE,
+    },
     ids::FormulaName,
     lifecycle::{Cancellation, Ending, Excerpt},
     nomad::{Allocation, TaskState, client_status, desired_status},
@@ -220,6 +222,13 @@ fn judge_started(evidence: &Evidence<'_>, task: &TaskState, started: Timestamp) 
             format!(
                 "the base job runs the formulas {} alone, so it ended with exit code {REFUSED_EXIT_CODE}",
                 taken.iter().map(FormulaName::as_str).collect::<Vec<_>>().join(", ")
+            ),
+        ),
+        (Some(UNSTARTABLE_EXIT_CODE), Some(Ended::Unmasked)) => (
+            Cause::ExitCode,
+            format!(
+                "it was not run, with exit code {UNSTARTABLE_EXIT_CODE}: where it runs there is no awk, dd or mkfifo to \
+                 mask its secrets in the log; add them to the image, or set `mask = false` in the action"
             ),
         ),
         (Some(TIMEOUT_EXIT_CODE), Some(Ended::StepTimeout(step))) => {

@@ -82,7 +82,9 @@ async fn formulas_end_as_they_should(name: &str, driver: &str) {
         [[steps]]\nname = \"quick\"\nrun = \"echo quick >$HOME/one; cat $HOME/one\"\n\
         [[steps]]\nname = \"slow\"\ntimeout = \"1s\"\nrun = \"sleep 60\"\n\
         [[steps]]\nname = \"never\"\nrun = \"echo never\"\n";
-    let secret = format!("printf '%s' \"${granted}\" | md5sum\necho \"${{{other}-unset}}\"\n");
+    let secret = format!(
+        "printf '%s' \"${granted}\" | md5sum\necho \"${{{other}-unset}}\"\nprintf '%s' \"<${granted}>\"\necho\n"
+    );
     commit(
         &world,
         &[
@@ -99,6 +101,7 @@ async fn formulas_end_as_they_should(name: &str, driver: &str) {
                 "",
             ),
             ("secret.sh", &secret, &format!("secrets = [\"{granted}\"]\n")),
+            ("plain.sh", &secret, &format!("secrets = [\"{granted}\"]\nmask = false\n")),
             ("steps.toml", steps, ""),
             ("slow.sh", "echo begin\nsleep 60\n", "timeout = \"2s\"\n"),
             ("program.sh", "#!/usr/bin/env cat\n\u{81}Ł\u{1f980}\n", ""),
@@ -118,7 +121,9 @@ async fn formulas_end_as_they_should(name: &str, driver: &str) {
     assert!(flood["logs"].as_str().unwrap().ends_with("\n99999\n100000\nlast\n"), "{flood}");
     let secret = world.result("secret", LIMIT).await;
     ends_with_code(&secret, "succeeded", "success", 0);
-    assert_eq!(secret["logs"], format!("{}unset\n", checksum(AWKWARD)));
+    assert_eq!(secret["logs"], format!("{}unset\n<***\n***\n***\n\n>\n", checksum(AWKWARD)));
+    let plain = world.result("plain", LIMIT).await;
+    assert_eq!(plain["logs"], format!("{}unset\n<{AWKWARD}>\n", checksum(AWKWARD)));
     let steps = world.result("steps", LIMIT).await;
     ends_with_code(&steps, "failed", "step_timeout", 124);
     assert_eq!(steps["logs"], "quick\n");

@@ -202,6 +202,7 @@ fn request(job: &Job, dispatch_id: DispatchId, declared: Declared) -> Result<Req
         timeout: work.timeout.unwrap_or(DEFAULT_TIMEOUT),
         artifacts: work.artifacts.clone(),
         from_step: job.retry.as_ref().and_then(|retry| retry.from_step),
+        unmasked: work.unmasked,
         body,
         declared,
     };

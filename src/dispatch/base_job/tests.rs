@@ -152,6 +152,7 @@ fn the_wrapper_ends_with_the_documented_codes() {
     assert!(WRAPPER_TEXT.contains(&format!("exit {RESTARTED_EXIT_CODE}\n")));
     assert!(WRAPPER_TEXT.contains(&format!("exit {UNSTARTABLE_EXIT_CODE}\n")));
     assert!(WRAPPER_TEXT.contains(&format!("consign_code={TIMEOUT_EXIT_CODE}\n")));
+    assert!(WRAPPER_TEXT.contains(&format!("unmasked {UNSTARTABLE_EXIT_CODE}\n")));
     assert!(WRAPPER_TEXT.contains(&format!("refused $consign_formulas\" {REFUSED_EXIT_CODE}\n")));
 }
 
