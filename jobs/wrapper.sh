@@ -341,7 +341,7 @@ consign_start_mask() {
     [ "$($consign_value 'BEGIN { print "works" }')" = works ] && consign_awk=$consign_value && break
   done
   consign_value=$consign_folder/output
-  [ "$consign_awk" ] && echo | dd count=1 && mkfifo -m 600 "$consign_value" ||
+  [ "$consign_awk" ] && command -v dd && command -v tr && mkfifo -m 600 "$consign_value" ||
     consign_finish unmasked 122
   # Opened for both first, so that neither of the others waits.
   exec 4<>"$consign_value" 5<"$consign_value" 6>"$consign_value" 4>&-

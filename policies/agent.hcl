@@ -7,7 +7,7 @@
 
 # Make the alias of an allocation; never one that is tied to an existing entity.
 path "identity/entity-alias" {
-  capabilities = ["create", "update"]
+  capabilities = ["update"]
   allowed_parameters = {
     "name" = []
     "mount_accessor" = ["<accessor>"]
@@ -16,7 +16,7 @@ path "identity/entity-alias" {
 
 # Find the entity of an allocation that logged in first.
 path "identity/lookup/entity" {
-  capabilities = ["create", "update"]
+  capabilities = ["update"]
   allowed_parameters = {
     "alias_name" = []
     "alias_mount_accessor" = ["<accessor>"]

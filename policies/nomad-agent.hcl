@@ -11,7 +11,6 @@ namespace "default" {
     "register-job",
     "deregister-job",
     "dispatch-job",
-    "read-logs",
     "read-fs",
   ]
 }

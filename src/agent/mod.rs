@@ -1,6 +1,7 @@
 //! The agent: puts the rooms together, checks that they work, runs them, and lets them end.
 
 mod checks;
+mod memory;
 mod ownership;
 mod settings;
 pub mod triggers;
@@ -84,6 +85,9 @@ pub enum Error {
         /// What is wrong, and what to do.
         problem: String,
     },
+    /// What it holds in memory would not stay there.
+    #[error("cannot keep core dumps from being written")]
+    Memory(#[from] rustix::io::Errno),
     /// The store.
     #[error("{0}")]
     Store(#[from] store::Error),
@@ -124,6 +128,7 @@ pub enum Error {
 
 /// Runs the agent until `ending`, or until it must not go on.
 pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Error> {
+    memory::close()?;
     let config = &options.config;
     let nomad_token = token("[nomad] token_file", options.nomad_token.clone(), &config.nomad.token_file)?;
     let vault_token = token("[vault] token_file", options.vault_token.clone(), &config.vault.token_file)?;

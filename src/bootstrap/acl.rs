@@ -214,13 +214,12 @@ mod tests {
                 "register-job",
                 "deregister-job",
                 "dispatch-job",
-                "read-logs",
                 "read-fs"
             ]
         );
         assert_eq!(
             capabilities(&render("default", false, &volumes).unwrap(), "default"),
-            ["list-jobs", "read-job", "parse-job", "submit-job", "dispatch-job", "read-logs", "read-fs"]
+            ["list-jobs", "read-job", "parse-job", "submit-job", "dispatch-job", "read-fs"]
         );
     }
 

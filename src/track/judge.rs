@@ -227,7 +227,7 @@ fn judge_started(evidence: &Evidence<'_>, task: &TaskState, started: Timestamp) 
         (Some(UNSTARTABLE_EXIT_CODE), Some(Ended::Unmasked)) => (
             Cause::ExitCode,
             format!(
-                "it was not run, with exit code {UNSTARTABLE_EXIT_CODE}: where it runs there is no awk, dd or mkfifo to \
+                "it was not run, with exit code {UNSTARTABLE_EXIT_CODE}: where it runs there is no awk, dd, tr or mkfifo to \
                  mask its secrets in the log; add them to the image, or set `mask = false` in the action"
             ),
         ),

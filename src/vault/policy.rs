@@ -161,7 +161,7 @@ mod tests {
             lines(AGENT),
             [
                 "identity/entity-alias | allowed_parameters: mount_accessor=auth_jwt_1 name= \
-                 | capabilities: create update",
+                 | capabilities: update",
                 "identity/entity/name/entity_* | capabilities: delete",
                 "identity/group/name/bot-* | allowed_parameters: member_entity_ids= \
                  | capabilities: read update",
@@ -170,7 +170,7 @@ mod tests {
                 "identity/group/name/runner-* | allowed_parameters: member_entity_ids= \
                  | capabilities: read update",
                 "identity/lookup/entity | allowed_parameters: alias_mount_accessor=auth_jwt_1 alias_name= \
-                 | capabilities: create update",
+                 | capabilities: update",
                 "secret/metadata/bots/* | capabilities: list read",
                 "secret/metadata/runner/* | capabilities: list read",
             ]

@@ -173,6 +173,34 @@ fn the_operators_page_shows_the_unit_as_it_is() {
     );
 }
 
+/// The text of every Rust file below a folder.
+fn sources(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            text.push_str(&sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&fs::read_to_string(path).unwrap());
+        }
+    }
+    text
+}
+
+#[test]
+fn every_threat_names_tests_that_exist() {
+    let sources = [sources(&root().join("src")), sources(&root().join("tests"))].concat();
+    let page = fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let table = page.split_once("\n| threat |").unwrap().1;
+    let rows: Vec<&str> = table.lines().skip(2).take_while(|line| line.starts_with('|')).collect();
+    for row in rows {
+        let tests: Vec<&str> = row.rsplit('|').nth(1).unwrap().split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "no test: {row}");
+        let missing = tests.iter().find(|test| !sources.contains(&format!("fn {test}()")));
+        assert_eq!(missing, None, "{row}");
+    }
+}
+
 #[test]
 fn every_dependency_is_accounted_for() {
     let manifest: toml::Table = fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();

@@ -6,6 +6,7 @@ mod approve;
 mod artifacts;
 mod bad_input;
 mod benchmark;
+mod canaries;
 mod client;
 mod commands;
 mod completions;

@@ -2,6 +2,7 @@
 
 mod forbidden;
 mod job;
+mod needed;
 mod rights;
 
 use std::{

@@ -1,5 +1,7 @@
 //! Vault, bootstrap, secrets and grants against a real Vault server.
 
+mod rights;
+
 use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},

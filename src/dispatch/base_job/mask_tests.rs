@@ -192,7 +192,7 @@ fn the_token_of_a_bot_is_masked() {
 #[test]
 fn a_formula_is_not_run_where_nothing_can_mask_its_secrets() {
     let bin = tempfile::tempdir().unwrap();
-    for name in ["sh", "dd", "mkfifo", "mkdir", "rm", "mv", "cat", "chmod", "sleep"] {
+    for name in ["sh", "dd", "tr", "mkfifo", "mkdir", "rm", "mv", "cat", "chmod", "sleep"] {
         let place = Command::new("which").arg(name).output().unwrap().stdout;
         symlink(String::from_utf8(place).unwrap().trim(), bin.path().join(name)).unwrap();
     }

@@ -2,6 +2,7 @@
 
 mod agent;
 mod browser;
+mod canary;
 mod git;
 mod git_http;
 pub(crate) mod gitea;
@@ -17,6 +18,7 @@ mod world;
 
 pub(crate) use agent::{Agent, action, is_ready};
 pub(crate) use browser::Browser;
+pub(crate) use canary::Canaries;
 pub(crate) use git::Git;
 pub(crate) use git_http::GitHttp;
 pub(crate) use gitea::Gitea;
