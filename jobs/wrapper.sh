@@ -237,13 +237,12 @@ function show(text) {
 }
 
 function flush() {
-  if (output) {
-    print shown | output
-    fflush(output)
-  } else {
-    print shown
+  if (decode && index(shown, "\377")) {
     fflush()
-  }
+    print shown | decode
+    close(decode)
+  } else print shown
+  fflush()
   shown = ""
 }
 
@@ -292,7 +291,7 @@ BEGIN {
   "printf \"a\\000b\"" | getline probe
   if (length(probe) != 3) {
     read = read " | tr \"\\000\" \"\\377\""
-    output = "tr \"\\377\" \"\\000\""
+    decode = "tr \"\\377\" \"\\000\""
   }
 
   value[0] = ENVIRON["consign_end"]
@@ -329,7 +328,6 @@ BEGIN {
   }
   show_masked(text)
   flush()
-  if (output) close(output)
 }'
 
 # Lets all that the formula prints go through consign_mask_program.

@@ -33,8 +33,7 @@ async fn secrets_and_tokens_are_nowhere_but_where_they_belong() {
     let webhooks = world.path("webhook.secret");
     let hook_key = "a key that the receiver knows";
     std::fs::write(&webhooks, hook_key).unwrap();
-    let further =
-        format!("[webhooks]\nallow_private = true\nsecret_file = \"{}\"\n", webhooks.display());
+    let further = format!("[webhooks]\nallow_private = true\nsecret_file = \"{}\"\n", webhooks.display());
     world.bootstrap(&further);
     let granted = world.secret("GRANTED");
     let value = format!("{} sings/+?~ \"ä\\ $HOME", world.name);
@@ -45,7 +44,8 @@ async fn secrets_and_tokens_are_nowhere_but_where_they_belong() {
     let (url, got) = receiver().await;
 
     let formula = format!("echo \"it is ${granted}\"; echo \"to stderr ${granted}\" >&2; exit 3\n");
-    let text = action("prints-its-secret", "print", &format!("secrets = [\"{granted}\"]\nnotify = [\"{url}\"]\n"));
+    let text =
+        action("prints-its-secret", "print", &format!("secrets = [\"{granted}\"]\nnotify = [\"{url}\"]\n"));
     world.ops.commit(
         "a formula that prints its secret",
         &[("formulas/print.sh", Some(&formula)), ("actions/prints-its-secret.toml", Some(&text))],

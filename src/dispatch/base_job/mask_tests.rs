@@ -66,13 +66,13 @@ fn values_and_their_lines_are_masked_wherever_they_stand() {
         ("1234567 123456789", "1234567\n***9"),
         ("\"$AROUND\" \"$WITHIN\"", "***\n***"),
         ("abcdefghijklm fghijklmabcdefgh", "***\n******"),
-        ("hunter2hunter hunter2hunter2hunter2", "hunter2hunter\n***hunter2"),
-        ("\"${ODD%??}\"", &ODD[..ODD.len() - "ä🔑".len()]),
+        ("hunter2hunter hunter2hunter2hunter2", "hunter2hunter\n***"),
+        ("\"${ODD%🔑}\"", ODD.strip_suffix('🔑').unwrap()),
     ];
     let formula: String = cases.iter().map(|(words, _)| format!("printf '%s\\n' {words}\n")).collect();
     let expected: String = cases.iter().map(|(_, text)| format!("{text}\n")).collect();
     for (shell, awk) in surroundings() {
-        let ending = run("", &format!("{formula}echo \"$ODD\" >&2; exit 7"), &shell, awk, &secrets);
+        let ending = run("", &format!("{formula}printf '%s\\n' \"$ODD\" >&2; exit 7"), &shell, awk, &secrets);
         assert_eq!(text(&ending), format!("{expected}***\n"), "{shell:?} {awk}");
         assert_eq!((ending.code, ending.report.ended), (Some(7), Some(Ended::Exit(7))), "{shell:?} {awk}");
     }
@@ -81,7 +81,7 @@ fn values_and_their_lines_are_masked_wherever_they_stand() {
 #[test]
 fn a_value_in_pieces_is_masked() {
     // The pipe is read in parts of 64 KiB at most, and these lines have another length.
-    let formula = "i=0; while [ $i -lt 40000 ]; do echo \"$i $ODD\"; i=$((i + 1)); done; \
+    let formula = "i=0; while [ $i -lt 40000 ]; do printf '%s\\n' \"$i $ODD\"; i=$((i + 1)); done; \
         for byte in 1 2 3 4 5 6 7 8; do printf $byte; sleep 0.1; done; printf 1234";
     let expected: String = (0..40_000).map(|line| format!("{line} ***\n")).collect();
     for awk in ["mawk", "busybox"] {
@@ -128,7 +128,7 @@ fn an_unfinished_line_is_printed_but_for_what_may_begin_a_value() {
 #[test]
 fn what_a_formula_prints_when_it_is_told_to_end_is_masked_too() {
     for (shell, awk) in surroundings() {
-        let formula = "trap 'echo \"bye $ODD\"; exit 7' TERM; echo up >up; sleep 300 & wait";
+        let formula = "trap 'printf \"bye %s\\n\" \"$ODD\"; exit 7' TERM; echo up >up; sleep 300 & wait";
         let task = Task::new("", formula);
         let child = command(&task, &shell, awk, &[("ODD", ODD)]).spawn().unwrap();
         while !fs::read(task.path("alloc/data/up")).is_ok_and(|text| !text.is_empty()) {
@@ -171,7 +171,7 @@ fn no_argument_of_a_process_has_a_value() {
 
 #[test]
 fn an_action_can_switch_it_off_and_without_secrets_there_is_nothing() {
-    let formula = "echo \"$ODD\"; cat /proc/[0-9]*/cmdline >arguments";
+    let formula = "printf '%s\\n' \"$ODD\"";
     for (plan, secrets) in [("mask no\n", "ODD"), ("", "")] {
         let task = Task::new(plan, formula);
         let mut command = task.command(&shells()[0]);

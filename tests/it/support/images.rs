@@ -17,8 +17,9 @@ pub(crate) const SYSTEM: &str = "consign-test/system:1";
 
 /// What [`SYSTEM`] has; the wrapper and the tests' formulas call nothing else.
 const PROGRAMS: &[&str] = &[
-    "sh", "cat", "chmod", "chown", "cp", "cut", "date", "dd", "env", "grep", "head", "id", "ls", "mawk", "md5sum",
-    "mkdir", "mkfifo", "mv", "readlink", "rm", "rmdir", "seq", "setsid", "sleep", "tail", "tr", "true", "wc",
+    "sh", "cat", "chmod", "chown", "cp", "cut", "date", "dd", "env", "grep", "head", "id", "ls", "mawk",
+    "md5sum", "mkdir", "mkfifo", "mv", "readlink", "rm", "rmdir", "seq", "setsid", "sleep", "tail", "tr",
+    "true", "wc",
 ];
 
 /// An image before its import.

@@ -19,7 +19,12 @@ fn job(volume: Option<(&str, bool)>) -> Value {
 /// What consign asks of Nomad, each by the right that it takes.
 fn requests(allocation: &str) -> Vec<(String, Method, String, Option<Value>)> {
     let volume = |name: &str, read_only| {
-        (format!("host_volume {name}"), Method::PUT, "/v1/jobs".to_owned(), Some(job(Some((name, read_only)))))
+        (
+            format!("host_volume {name}"),
+            Method::PUT,
+            "/v1/jobs".to_owned(),
+            Some(job(Some((name, read_only)))),
+        )
     };
     let mut requests: Vec<_> = [
         ("list-jobs", Method::GET, "/v1/jobs".to_owned(), None),
@@ -91,7 +96,8 @@ async fn each_right_of_the_agents_acl_policy_is_needed() {
     for (number, (right, left)) in rights.iter().enumerate() {
         let client = client(&world, number, left).await;
         let mut known = false;
-        for (_, method, path, body) in requests(&allocation).into_iter().filter(|request| request.0 == *right) {
+        for (_, method, path, body) in requests(&allocation).into_iter().filter(|request| request.0 == *right)
+        {
             known = true;
             let answer = client.answer(method, &path, body).await.unwrap();
             if answer.0 != StatusCode::FORBIDDEN {

@@ -56,7 +56,12 @@ fn without_each(policy: &Value) -> Vec<((String, String), Value)> {
 }
 
 /// Which of the things that consign does are refused. `round` makes the names of allocations.
-async fn refused(agent: &Vault, grants: &grant::Grants, root: &Vault, round: usize) -> BTreeSet<&'static str> {
+async fn refused(
+    agent: &Vault,
+    grants: &grant::Grants,
+    root: &Vault,
+    round: usize,
+) -> BTreeSet<&'static str> {
     let allocation = |what: &str| format!("{what}-{round}");
     let accessor = root.auth_method("jwt-nomad").await.unwrap().unwrap().accessor;
     root.create_alias(&allocation("over"), &accessor).await.unwrap().unwrap();
