@@ -7,6 +7,7 @@ use std::{
 
 use axum::{Router, body::Bytes};
 use secrecy::ExposeSecret as _;
+use serde_json::json;
 
 use crate::support::{Canaries, World, action, wait_for};
 
@@ -43,7 +44,8 @@ async fn secrets_and_tokens_are_nowhere_but_where_they_belong() {
     let agent = world.agent().await;
     let (url, got) = receiver().await;
 
-    let formula = format!("echo \"it is ${granted}\"; echo \"to stderr ${granted}\" >&2; exit 3\n");
+    let formula =
+        format!("printf 'it is %s\\n' \"${granted}\"; printf 'to stderr %s\\n' \"${granted}\" >&2; exit 3\n");
     let text =
         action("prints-its-secret", "print", &format!("secrets = [\"{granted}\"]\nnotify = [\"{url}\"]\n"));
     world.ops.commit(
@@ -60,7 +62,7 @@ async fn secrets_and_tokens_are_nowhere_but_where_they_belong() {
         .unwrap();
     assert_eq!(submitted.status(), 202, "{:?}", submitted.text().await);
     let result = world.result("prints-its-secret", LIMIT).await;
-    assert_eq!((&result["exit_code"], &result["logs"]), (&3.into(), &"it is ***\nto stderr ***\n".into()));
+    assert_eq!((&result["exit_code"], &result["logs"]), (&json!(3), &json!("it is ***\nto stderr ***\n")));
     wait_for("the last webhook", LIMIT, async || {
         let got = String::from_utf8_lossy(&got.lock().unwrap()).into_owned();
         if got.contains("\"failed\"") { Ok(()) } else { Err(got) }
