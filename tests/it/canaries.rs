@@ -7,7 +7,7 @@ use std::{
 
 use axum::{Router, body::Bytes};
 use secrecy::ExposeSecret as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Canaries, World, action, wait_for};
 
@@ -52,6 +52,8 @@ async fn secrets_and_tokens_are_nowhere_but_where_they_belong() {
         "a formula that prints its secret",
         &[("formulas/print.sh", Some(&formula)), ("actions/prints-its-secret.toml", Some(&text))],
     );
+    let result = world.result("prints-its-secret", LIMIT).await;
+    assert_eq!((&result["exit_code"], &result["logs"]), (&json!(3), &json!("it is ***\nto stderr ***\n")));
     let submitted = reqwest::Client::new()
         .post(format!("{}/jobs", world.agent_address()))
         .bearer_auth(&api_token)
@@ -60,9 +62,15 @@ async fn secrets_and_tokens_are_nowhere_but_where_they_belong() {
         .send()
         .await
         .unwrap();
-    assert_eq!(submitted.status(), 202, "{:?}", submitted.text().await);
-    let result = world.result("prints-its-secret", LIMIT).await;
-    assert_eq!((&result["exit_code"], &result["logs"]), (&json!(3), &json!("it is ***\nto stderr ***\n")));
+    assert_eq!(submitted.status(), 202);
+    let submitted: Value = serde_json::from_str(&submitted.text().await.unwrap()).unwrap();
+    let job = format!("{}/jobs/{}", world.agent_address(), submitted["job_id"].as_str().unwrap());
+    wait_for("what was submitted to end", LIMIT, async || {
+        let answer = reqwest::Client::new().get(&job).bearer_auth(&api_token).send().await.unwrap();
+        let text = answer.text().await.unwrap();
+        if text.contains("\"failed\"") { Ok(()) } else { Err(text) }
+    })
+    .await;
     wait_for("the last webhook", LIMIT, async || {
         let got = String::from_utf8_lossy(&got.lock().unwrap()).into_owned();
         if got.contains("\"failed\"") { Ok(()) } else { Err(got) }
