@@ -69,8 +69,9 @@ fn values_and_their_lines_are_masked_wherever_they_stand() {
         ("hunter2hunter hunter2hunter2hunter2", "hunter2hunter\n***"),
         ("\"${ODD%🔑}\"", ODD.strip_suffix('🔑').unwrap()),
     ];
-    let formula: String = cases.iter().map(|(words, _)| format!("printf '%s\\n' {words}\n")).collect();
-    let expected: String = cases.iter().map(|(_, text)| format!("{text}\n")).collect();
+    let formula =
+        cases.iter().map(|(words, _)| format!("printf '%s\\n' {words}\n")).collect::<Vec<_>>().concat();
+    let expected = cases.iter().map(|(_, text)| format!("{text}\n")).collect::<Vec<_>>().concat();
     for (shell, awk) in surroundings() {
         let ending = run("", &format!("{formula}printf '%s\\n' \"$ODD\" >&2; exit 7"), &shell, awk, &secrets);
         assert_eq!(text(&ending), format!("{expected}***\n"), "{shell:?} {awk}");
@@ -83,7 +84,7 @@ fn a_value_in_pieces_is_masked() {
     // The pipe is read in parts of 64 KiB at most, and these lines have another length.
     let formula = "i=0; while [ $i -lt 40000 ]; do printf '%s\\n' \"$i $ODD\"; i=$((i + 1)); done; \
         for byte in 1 2 3 4 5 6 7 8; do printf $byte; sleep 0.1; done; printf 1234";
-    let expected: String = (0..40_000).map(|line| format!("{line} ***\n")).collect();
+    let expected = (0..40_000).map(|line| format!("{line} ***\n")).collect::<Vec<_>>().concat();
     for awk in ["mawk", "busybox"] {
         let ending = run("", formula, &["sh"], awk, &[("ODD", ODD), ("EIGHT", "12345678")]);
         assert!(text(&ending) == format!("{expected}***1234"), "{awk}: {:?}", text(&ending).get(..1000));
@@ -97,7 +98,7 @@ fn everything_else_passes_unchanged() {
         let formula = "printf 'a\\000\\000b\\036\\001\\r\\n\\n\\036'; head -c 20971520 /dev/zero; seq 1 1000000; \
             printf 'no end'; exit 3";
         let ending = run("", formula, &["sh"], awk, &secrets);
-        let lines: String = (1..=1_000_000).map(|line| format!("{line}\n")).collect();
+        let lines = (1..=1_000_000).map(|line| format!("{line}\n")).collect::<Vec<_>>().concat();
         let expected =
             [&b"a\0\0b\x1e\x01\r\n\n\x1e"[..], &vec![0; 20_971_520], lines.as_bytes(), b"no end"].concat();
         assert_eq!((ending.code, ending.output.len()), (Some(3), expected.len()), "{awk}");

@@ -73,11 +73,11 @@ impl Canaries {
 
 /// The forms that a text is looked for in, each by its name.
 fn forms(text: &str) -> Vec<(String, String)> {
-    let hex = |upper: bool| -> String {
+    let hex = |upper: bool| {
         let digits = |byte| if upper { format!("{byte:02X}") } else { format!("{byte:02x}") };
-        text.bytes().map(digits).collect()
+        text.bytes().map(digits).collect::<Vec<_>>().concat()
     };
-    let url: String = text
+    let url = text
         .bytes()
         .map(|byte| match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
@@ -85,7 +85,8 @@ fn forms(text: &str) -> Vec<(String, String)> {
             }
             _ => format!("%{byte:02X}"),
         })
-        .collect();
+        .collect::<Vec<_>>()
+        .concat();
     let json = serde_json::to_string(text).unwrap();
     let mut forms = vec![
         ("as it is".to_owned(), text.to_owned()),
