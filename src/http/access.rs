@@ -16,7 +16,7 @@ use secrecy::SecretString;
 use super::{App, Rooms, problem::Problem};
 use crate::{
     telemetry::chain,
-    tokens::{HolderName, Scope, Token, TokensFile, verify},
+    tokens::{self, HolderName, Scope, Token, TokensFile, verify},
 };
 
 /// Who may use a route.
@@ -118,11 +118,8 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<SecretString, Problem> {
     if given.next().is_some() {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "there is more than one Authorization header"));
     }
-    let token = first.and_then(|value| value.to_str().ok()).and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-    });
-    token.filter(|token| !token.is_empty()).map(SecretString::from).ok_or_else(|| {
+    let token = first.and_then(|value| value.to_str().ok()).and_then(tokens::bearer);
+    token.ok_or_else(|| {
         unauthorized("this needs a bearer token: `Authorization: Bearer TOKEN`", "Bearer realm=\"consign\"")
     })
 }

@@ -64,8 +64,12 @@ impl std::fmt::Debug for EventStream {
 
 impl EventStream {
     pub(super) fn new(response: Response) -> Self {
-        let bytes = response.bytes_stream().map(|chunk| chunk.map(|bytes| bytes.to_vec()));
-        Self { bytes: Box::pin(bytes), lines: Lines::default() }
+        Self::over(response.bytes_stream().map(|chunk| chunk.map(|bytes| bytes.to_vec())))
+    }
+
+    /// The events in what Nomad sends, however it is cut into chunks.
+    pub fn over(chunks: impl Stream<Item = reqwest::Result<Vec<u8>>> + Send + 'static) -> Self {
+        Self { bytes: Box::pin(chunks), lines: Lines::default() }
     }
 
     /// The next events; `None` where the stream ended, broke or fell silent.

@@ -40,6 +40,8 @@ mod tips;
 pub use arrival::Arrival;
 pub use error::{ClaimError, Error, ErrorKind};
 pub use mirror::Mirror;
+#[doc(hidden)]
+pub use objects::{parse_changes, parse_tree};
 pub use remote::RemoteUrl;
 pub use signature::Keys;
 

@@ -156,7 +156,8 @@ fn take_blob(rest: &mut &[u8], size: u64) -> Option<Vec<u8>> {
 }
 
 /// Reads `<mode> <type> <id>\t<path>\0`…; trees are passed over.
-fn parse_tree(bytes: &[u8]) -> Option<Vec<Entry>> {
+#[must_use]
+pub fn parse_tree(bytes: &[u8]) -> Option<Vec<Entry>> {
     let mut entries = Vec::new();
     for record in bytes.split(|byte| *byte == 0).filter(|record| !record.is_empty()) {
         let tab = record.iter().position(|byte| *byte == b'\t')?;
@@ -171,7 +172,8 @@ fn parse_tree(bytes: &[u8]) -> Option<Vec<Entry>> {
 }
 
 /// Reads `:<mode> <mode> <id> <id> <status>\0<path>\0`….
-fn parse_changes(bytes: &[u8]) -> Option<Vec<Change>> {
+#[must_use]
+pub fn parse_changes(bytes: &[u8]) -> Option<Vec<Change>> {
     let mut changes = Vec::new();
     let mut records = bytes.split(|byte| *byte == 0).filter(|record| !record.is_empty());
     while let Some(record) = records.next() {

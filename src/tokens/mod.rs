@@ -130,6 +130,14 @@ fn random() -> Result<[u8; RANDOM], Error> {
     Ok(random)
 }
 
+/// The token in the value of an `Authorization` header, where that is a bearer's (RFC 6750).
+#[must_use]
+pub fn bearer(authorization: &str) -> Option<SecretString> {
+    let (scheme, token) = authorization.split_once(' ')?;
+    let token = Some(token.trim()).filter(|token| !token.is_empty() && scheme.eq_ignore_ascii_case("bearer"))?;
+    Some(SecretString::from(token))
+}
+
 /// The token on record that `bearer` is. Every record is compared in full, whichever it is.
 pub fn verify<'tokens>(
     tokens: &'tokens [Token],
