@@ -67,7 +67,8 @@ pub fn parse(bytes: &[u8]) -> Report {
                 }
             }
             ["cpu", user, system] => {
-                report.cpu_seconds = seconds(user).zip(seconds(system)).map(|(user, system)| user + system);
+                let sum = seconds(user).zip(seconds(system)).map(|(user, system)| user + system);
+                report.cpu_seconds = sum.filter(|sum| sum.is_finite());
             }
             ["ended", "exit", code] => report.ended = code.parse().ok().map(Ended::Exit),
             ["ended", "timeout"] => report.ended = Some(Ended::Timeout),
@@ -141,7 +142,14 @@ mod tests {
         let refused = parse(b"ended refused triage verify \xff\n").ended;
         assert_eq!(refused, Some(Ended::Refused(names.to_vec())));
         assert_eq!(parse(b"cpu 1m2.500s 0m0,25s\n").cpu_seconds, Some(62.75));
-        for wrong in ["cpu", "cpu 1s 1s", "cpu 0mnans 0m0s", "cpu -1m0s 0m0s", "cpu 0minfs 0m1s"] {
+        for wrong in [
+            "cpu",
+            "cpu 1s 1s",
+            "cpu 0mnans 0m0s",
+            "cpu -1m0s 0m0s",
+            "cpu 0minfs 0m1s",
+            "cpu 0m1e308s 0m1e308s",
+        ] {
             assert_eq!(parse(wrong.as_bytes()).cpu_seconds, None, "{wrong}");
         }
         assert_eq!(parse(b"ended exit 121\n").ended, Some(Ended::Exit(RESTARTED_EXIT_CODE)));

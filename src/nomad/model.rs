@@ -45,20 +45,22 @@ pub mod desired_status {
 #[serde(rename_all = "PascalCase", default)]
 pub struct Allocation {
     /// Its id, a UUID.
-    #[serde(rename = "ID")]
+    #[serde(rename = "ID", deserialize_with = "lenient")]
     pub id: String,
     /// The job that it belongs to.
-    #[serde(rename = "JobID")]
+    #[serde(rename = "JobID", deserialize_with = "lenient")]
     pub job_id: String,
     /// The name of its node.
     #[serde(deserialize_with = "lenient")]
     pub node_name: String,
     /// One of [`client_status`].
+    #[serde(deserialize_with = "lenient")]
     pub client_status: String,
     /// Nomad's words about the client status.
     #[serde(deserialize_with = "lenient")]
     pub client_description: String,
     /// One of [`desired_status`].
+    #[serde(deserialize_with = "lenient")]
     pub desired_status: String,
     /// Nomad's words about the desired status.
     #[serde(deserialize_with = "lenient")]
@@ -67,8 +69,10 @@ pub struct Allocation {
     #[serde(deserialize_with = "lenient")]
     pub task_states: BTreeMap<String, TaskState>,
     /// The raft index of its creation.
+    #[serde(deserialize_with = "lenient")]
     pub create_index: u64,
     /// The raft index of its last change.
+    #[serde(deserialize_with = "lenient")]
     pub modify_index: u64,
     /// The allocation that stopped this one to make room.
     #[serde(deserialize_with = "lenient")]
@@ -80,14 +84,17 @@ pub struct Allocation {
 #[serde(rename_all = "PascalCase", default)]
 pub struct TaskState {
     /// `pending`, `running` or `dead`.
+    #[serde(deserialize_with = "lenient")]
     pub state: String,
     /// Whether it failed.
+    #[serde(deserialize_with = "lenient")]
     pub failed: bool,
     /// When it first started; null or year 1 where it never did.
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
     /// How often it was restarted.
+    #[serde(deserialize_with = "lenient")]
     pub restarts: u64,
     /// The latest events, oldest first.
     #[serde(deserialize_with = "lenient")]
@@ -99,7 +106,7 @@ pub struct TaskState {
 #[serde(rename_all = "PascalCase", default)]
 pub struct TaskEvent {
     /// Nomad's name for it, such as `Terminated`.
-    #[serde(rename = "Type")]
+    #[serde(rename = "Type", deserialize_with = "lenient")]
     pub kind: String,
     /// Nomad's sentence about it.
     #[serde(deserialize_with = "lenient")]
@@ -108,6 +115,7 @@ pub struct TaskEvent {
     #[serde(deserialize_with = "lenient")]
     pub details: BTreeMap<String, String>,
     /// Nanoseconds since 1970.
+    #[serde(deserialize_with = "lenient")]
     pub time: i64,
 }
 
@@ -154,14 +162,16 @@ impl TaskState {
 #[serde(rename_all = "PascalCase", default)]
 pub struct Child {
     /// Its id: `<parent>/dispatch-…`.
-    #[serde(rename = "ID")]
+    #[serde(rename = "ID", deserialize_with = "lenient")]
     pub id: String,
     /// The parameterized job.
     #[serde(rename = "ParentID", deserialize_with = "lenient")]
     pub parent_id: String,
     /// `pending`, `running` or `dead`.
+    #[serde(deserialize_with = "lenient")]
     pub status: String,
     /// Whether somebody stopped it.
+    #[serde(deserialize_with = "lenient")]
     pub stop: bool,
     /// Its meta.
     #[serde(deserialize_with = "lenient")]
@@ -173,6 +183,7 @@ pub struct Child {
     #[serde(deserialize_with = "lenient")]
     pub dispatch_idempotency_token: String,
     /// Nanoseconds since 1970.
+    #[serde(deserialize_with = "lenient")]
     pub submit_time: i64,
 }
 
@@ -187,6 +198,7 @@ pub struct Evaluation {
     #[serde(rename = "FailedTGAllocs", deserialize_with = "lenient")]
     pub failed_task_groups: BTreeMap<String, PlacementFailure>,
     /// The raft index of its last change.
+    #[serde(deserialize_with = "lenient")]
     pub modify_index: u64,
 }
 
@@ -195,6 +207,7 @@ pub struct Evaluation {
 #[serde(rename_all = "PascalCase", default)]
 pub struct PlacementFailure {
     /// Nodes that were looked at.
+    #[serde(deserialize_with = "lenient")]
     pub nodes_evaluated: u64,
     /// Nodes that were ruled out by the reason.
     #[serde(deserialize_with = "lenient")]

@@ -11,8 +11,10 @@ use super::model::lenient;
 #[serde(rename_all = "PascalCase", default)]
 pub struct NodeDetail {
     /// Its name.
+    #[serde(deserialize_with = "lenient")]
     pub name: String,
     /// `ready`, `down`, `initializing` or `disconnected`.
+    #[serde(deserialize_with = "lenient")]
     pub status: String,
     /// Its host volumes, by name.
     #[serde(deserialize_with = "lenient")]
@@ -27,6 +29,7 @@ pub struct NodeDetail {
 #[serde(rename_all = "PascalCase", default)]
 pub struct HostVolume {
     /// Whether it can only be read.
+    #[serde(deserialize_with = "lenient")]
     pub read_only: bool,
 }
 
@@ -44,11 +47,13 @@ pub struct NodeResources {
 #[serde(rename_all = "PascalCase", default)]
 pub struct NodeDevices {
     /// Who makes them.
+    #[serde(deserialize_with = "lenient")]
     pub vendor: String,
     /// What they are, such as `gpu`.
-    #[serde(rename = "Type")]
+    #[serde(rename = "Type", deserialize_with = "lenient")]
     pub kind: String,
     /// Their model.
+    #[serde(deserialize_with = "lenient")]
     pub name: String,
     /// Each of them.
     #[serde(deserialize_with = "lenient")]
@@ -60,11 +65,13 @@ pub struct NodeDevices {
 #[serde(rename_all = "PascalCase", default)]
 pub struct Node {
     /// Its id, a UUID.
-    #[serde(rename = "ID")]
+    #[serde(rename = "ID", deserialize_with = "lenient")]
     pub id: String,
     /// Its name.
+    #[serde(deserialize_with = "lenient")]
     pub name: String,
     /// `ready`, `down`, `initializing` or `disconnected`.
+    #[serde(deserialize_with = "lenient")]
     pub status: String,
     /// Its Nomad version.
     #[serde(deserialize_with = "lenient")]
@@ -82,8 +89,10 @@ pub struct Node {
 #[serde(rename_all = "PascalCase", default)]
 pub struct DriverState {
     /// Whether it is there.
+    #[serde(deserialize_with = "lenient")]
     pub detected: bool,
     /// Whether it works.
+    #[serde(deserialize_with = "lenient")]
     pub healthy: bool,
     /// What Nomad says of it, such as `Healthy` or why it is not.
     #[serde(deserialize_with = "lenient")]

@@ -134,7 +134,8 @@ fn random() -> Result<[u8; RANDOM], Error> {
 #[must_use]
 pub fn bearer(authorization: &str) -> Option<SecretString> {
     let (scheme, token) = authorization.split_once(' ')?;
-    let token = Some(token.trim()).filter(|token| !token.is_empty() && scheme.eq_ignore_ascii_case("bearer"))?;
+    let token =
+        Some(token.trim()).filter(|token| !token.is_empty() && scheme.eq_ignore_ascii_case("bearer"))?;
     Some(SecretString::from(token))
 }
 

@@ -102,12 +102,23 @@ fn group_path(name: &str) -> String {
     format!("identity/group/name/{name}")
 }
 
+/// The members of a group, none where it has none; `None` where that is not what is said. The list is written back
+/// longer, so one that is not understood must not pass for a short one.
+fn members(value: &Value) -> Option<Vec<String>> {
+    match value {
+        Value::Null => Some(Vec::new()),
+        Value::Array(all) => all.iter().map(|member| member.as_str().map(str::to_owned)).collect(),
+        _ => None,
+    }
+}
+
 fn read_group(data: &Value, path: &str) -> Result<Group, Error> {
     let metadata = data["metadata"].as_object().into_iter().flatten();
     Ok(Group {
         id: data["id"].as_str().map(str::to_owned).ok_or_else(|| lacks("GET", path, "id"))?,
         kind: data["type"].as_str().unwrap_or_default().to_owned(),
-        member_entity_ids: texts(&data["member_entity_ids"]),
+        member_entity_ids: members(&data["member_entity_ids"])
+            .ok_or_else(|| lacks("GET", path, "member_entity_ids"))?,
         metadata: metadata
             .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
             .collect(),

@@ -11,6 +11,7 @@ mod client;
 mod commands;
 mod completions;
 mod container;
+mod corpus;
 mod crashes;
 mod development;
 mod doctor;

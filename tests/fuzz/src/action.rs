@@ -28,7 +28,8 @@ struct One(Option<SourceFile>);
 
 impl Formulas for One {
     fn files(&self, name: &FormulaName) -> Vec<SourceFile> {
-        let named = |file: &SourceFile| SourceFile { path: format!("formulas/{name}{}", file.path), ..file.clone() };
+        let named =
+            |file: &SourceFile| SourceFile { path: format!("formulas/{name}{}", file.path), ..file.clone() };
         self.0.iter().map(named).collect()
     }
 
@@ -64,7 +65,8 @@ pub(crate) fn check(input: &[u8]) {
         return;
     }
     assert!(content.len() <= FILE_LIMIT);
-    let Verdict::Sound { action, work } = Verdict::new(PATH, content, checked, &ALLOWED, &BTreeMap::new()) else {
+    let Verdict::Sound { action, work } = Verdict::new(PATH, content, checked, &ALLOWED, &BTreeMap::new())
+    else {
         return;
     };
     assert_eq!(action.id.as_str(), "fuzz");
@@ -99,7 +101,10 @@ fn dispatched(id: &str, work: &Work) {
     assert!(size <= META_LIMIT && request.payload.len() <= PAYLOAD_LIMIT);
     assert!(request.meta.values().all(|value| !value.contains("${")), "Nomad would interpolate it");
     let told = parse_consign_meta(&request.meta["consign"]).expect("consign reads what it wrote");
-    assert_eq!((told.job_id, told.dispatch_id, &told.artifacts), (run.job_id, run.dispatch_id, &run.artifacts));
+    assert_eq!(
+        (told.job_id, told.dispatch_id, &told.artifacts),
+        (run.job_id, run.dispatch_id, &run.artifacts)
+    );
     assert!(run.env.iter().all(|(name, value)| told.env.get(name) == Some(value)));
     assert!(run.args.values().all(|value| told.env.values().any(|told| told == value)));
     assert_eq!(told.env["CONSIGN_CONTEXT"], run.context);

@@ -10,7 +10,10 @@ use consign::{
     ids::{ActionId, DispatchId, Revision},
     lifecycle::{Cancellation, Ending, Event, Job, Origin, Stage, Work},
     nomad::Allocation,
-    outcome::{Cause, Outcome, result_file::{Approval, ResultFile}},
+    outcome::{
+        Cause, Outcome,
+        result_file::{Approval, ResultFile},
+    },
 };
 use jiff::{SignedDuration, Timestamp};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
@@ -25,7 +28,9 @@ fn sequence(input: &mut Unstructured<'_>) -> Result<()> {
     let mut job = job(input, now)?;
     while !input.is_empty() {
         // A clock may be set back.
-        now = now.saturating_add(SignedDuration::from_secs(input.arbitrary::<i16>()?.into())).expect("a short span");
+        now = now
+            .saturating_add(SignedDuration::from_secs(input.arbitrary::<i16>()?.into()))
+            .expect("a short span");
         let event = event(input, &job, now)?;
         let before = job.clone();
         let taken = job.apply(event.clone(), now);
@@ -44,7 +49,10 @@ fn holds(before: &Job, job: &Job, event: &Event, taken: bool) {
     assert!(job.attempts.len() >= before.attempts.len(), "an attempt was forgotten");
     for (was, is) in before.attempts.iter().zip(&job.attempts) {
         assert_eq!(was.dispatch_id, is.dispatch_id);
-        assert!(was.allocation.is_none() || was.allocation == is.allocation, "two allocations of one attempt");
+        assert!(
+            was.allocation.is_none() || was.allocation == is.allocation,
+            "two allocations of one attempt"
+        );
     }
     if job.attempts.len() > before.attempts.len() {
         assert_eq!((before.stage, job.attempts.len()), (Stage::Queued, before.attempts.len() + 1));
@@ -65,7 +73,8 @@ fn job(input: &mut Unstructured<'_>, now: Timestamp) -> Result<Job> {
         blob: "b".repeat(40),
         revision: Revision::parse(&"a".repeat(40)).expect("a revision"),
     };
-    let retry = action::Retry { attempts: input.int_in_range(1..=4)?, on: vec![cause(input)?, cause(input)?] };
+    let retry =
+        action::Retry { attempts: input.int_in_range(1..=4)?, on: vec![cause(input)?, cause(input)?] };
     let work = Work {
         body: Some(Body::Program(input.arbitrary()?)),
         retry: input.arbitrary::<bool>()?.then_some(retry),

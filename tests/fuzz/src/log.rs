@@ -37,7 +37,8 @@ fn redacted(password: &str) {
         assert!(!remote.to_string().is_empty());
     }
     if let Err(error) = RemoteUrl::parse(&format!("ftp://robot:{MARK}{password}@git.example/")) {
-        let head = password.split(|letter: char| letter == '/' || letter == '\'' || letter.is_whitespace()).next();
+        let head =
+            password.split(|letter: char| letter == '/' || letter == '\'' || letter.is_whitespace()).next();
         assert!(head != Some(password) || !error.to_string().contains(MARK), "{error}");
     }
 }

@@ -5,7 +5,10 @@ use std::path::{Component, Path};
 use consign::{
     action,
     approval::fits,
-    artifact::{glob::{self, Globs}, name},
+    artifact::{
+        glob::{self, Globs},
+        name,
+    },
     ids::{ActionId, BotName, DispatchId, FormulaName, InvalidName, JobId, Revision, SecretName},
     ops_repo::{parse_changes, parse_tree},
     validation::tree::kind_of,
@@ -34,7 +37,9 @@ fn ids(text: &str) {
     written(SecretName::parse(text), text);
     written(BotName::parse(text), text);
     written(Revision::parse(text), text);
-    for id in [text.parse::<JobId>().map(|id| id.to_string()), text.parse::<DispatchId>().map(|id| id.to_string())] {
+    for id in
+        [text.parse::<JobId>().map(|id| id.to_string()), text.parse::<DispatchId>().map(|id| id.to_string())]
+    {
         if let Ok(id) = id {
             assert!(id.eq_ignore_ascii_case(text) || !text.is_ascii() || id.len() == text.len());
             assert_eq!(id.parse::<JobId>().map(|id| id.to_string()), Ok(id));
@@ -76,7 +81,10 @@ fn artifacts(text: &str) {
         let globs = Globs::new(&[patterns.to_owned()]).expect("what was checked compiles");
         if !globs.matching(part).is_empty() {
             let folder = part.rsplit_once('/').map_or("", |(folder, _)| folder);
-            assert!(globs.may_hold(folder), "{patterns:?} matches {part:?} in a folder that is not looked into");
+            assert!(
+                globs.may_hold(folder),
+                "{patterns:?} matches {part:?} in a folder that is not looked into"
+            );
         }
     }
     assert!(fits("*", text) && fits(text, text) || text.contains('*'));

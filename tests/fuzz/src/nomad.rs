@@ -37,13 +37,28 @@ pub(crate) fn check(input: &[u8]) {
     }
 }
 
-fn judged(allocation: &Allocation, admitted: bool, report: &Report, stopped: Option<&Cancellation>, log: &[u8]) {
+fn judged(
+    allocation: &Allocation,
+    admitted: bool,
+    report: &Report,
+    stopped: Option<&Cancellation>,
+    log: &[u8],
+) {
     let now = Timestamp::UNIX_EPOCH;
-    let evidence =
-        Evidence { allocation, admitted, report: Some(report), stopped, timeout: Duration::from_secs(60), now };
+    let evidence = Evidence {
+        allocation,
+        admitted,
+        report: Some(report),
+        stopped,
+        timeout: Duration::from_secs(60),
+        now,
+    };
     let mut ending = judge::judge(&evidence);
     assert!(!ending.message.is_empty());
-    assert!(!ending.at_gate || !judge::has_started(allocation), "what started is never dispatched again by itself");
+    assert!(
+        !ending.at_gate || !judge::has_started(allocation),
+        "what started is never dispatched again by itself"
+    );
     if ending.cause == Cause::Success {
         assert!(judge::has_started(allocation) && ending.exit_code == Some(0), "success is what is proven");
     }
@@ -58,7 +73,8 @@ fn judged(allocation: &Allocation, admitted: bool, report: &Report, stopped: Opt
 }
 
 fn dispatched() -> Job {
-    let origin = Origin::Submitted { by: "fuzz".to_owned(), revision: "a".repeat(40).parse().expect("a revision") };
+    let origin =
+        Origin::Submitted { by: "fuzz".to_owned(), revision: "a".repeat(40).parse().expect("a revision") };
     let work = Work { body: Some(Body::Program("exit 0".to_owned())), ..Work::default() };
     let mut job = Job::new(origin, work, Timestamp::UNIX_EPOCH);
     let intended = Event::Intended {

@@ -60,7 +60,12 @@ pub(crate) fn check(input: &[u8]) {
         address(IpAddr::from(*bytes));
         let number = u32::from_be_bytes(*bytes);
         let plain = PUBLIC.allows(IpAddr::from(*bytes));
-        for host in [number.to_string(), format!("0x{number:x}"), format!("0{number:o}"), format!("{}.{}.{}", bytes[0], bytes[1], u16::from_be_bytes([bytes[2], bytes[3]]))] {
+        for host in [
+            number.to_string(),
+            format!("0x{number:x}"),
+            format!("0{number:o}"),
+            format!("{}.{}.{}", bytes[0], bytes[1], u16::from_be_bytes([bytes[2], bytes[3]])),
+        ] {
             assert_eq!(PUBLIC.check(&format!("https://{host}/")).is_ok(), plain, "{host}");
         }
     }
@@ -87,5 +92,5 @@ pub(crate) fn check(input: &[u8]) {
     }
     let signature = sign(b"key", input);
     assert!(verify(b"key", input, &signature) && !verify(b"yek", input, &signature));
-    assert!(!verify(b"key", b"another body", url) );
+    assert!(!verify(b"key", b"another body", url));
 }

@@ -45,7 +45,9 @@ pub(crate) fn check(input: &[u8]) {
     }
     for path in ["formulas/fuzz.toml", "formulas/fuzz.sh"] {
         if let Err(problems) = formula::file::read(path, input) {
-            assert!(problems.iter().all(|problem| problem.locate(path, text).line >= 1) && !problems.is_empty());
+            assert!(
+                problems.iter().all(|problem| problem.locate(path, text).line >= 1) && !problems.is_empty()
+            );
         }
     }
 }
