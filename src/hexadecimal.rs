@@ -12,6 +12,13 @@ pub fn encode(bytes: &[u8]) -> String {
     })
 }
 
+/// The byte that two hexadecimal digits stand for; `None` where they are none, as a sign is none.
+#[must_use]
+pub fn byte(digits: [u8; 2]) -> Option<u8> {
+    let [high, low] = digits.map(|digit| char::from(digit).to_digit(16));
+    u8::try_from(16 * high? + low?).ok()
+}
+
 /// A text in percent-encoding, but for the unreserved characters of URLs (RFC 3986, section 2.3) and `plain` ones.
 #[must_use]
 pub fn percent(text: &str, plain: &[u8]) -> String {

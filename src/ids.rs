@@ -169,10 +169,12 @@ macro_rules! ulid_id {
         impl FromStr for $name {
             type Err = InvalidName;
             fn from_str(text: &str) -> Result<Self, InvalidName> {
-                Ulid::from_string(text).map(Self).map_err(|_| InvalidName {
+                // What is too large would be cut off at its head, and be another id.
+                let id = Ulid::from_string(text).ok().filter(|id| id.to_string().eq_ignore_ascii_case(text));
+                id.map(Self).ok_or_else(|| InvalidName {
                     kind: "ULID",
                     text: text.to_owned(),
-                    rule: "26 characters of Crockford's base 32",
+                    rule: "26 characters of Crockford's base 32, at most 7ZZZZZZZZZZZZZZZZZZZZZZZZZ",
                 })
             }
         }

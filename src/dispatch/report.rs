@@ -2,7 +2,7 @@
 //!
 //! The formula can write to the same folder: a report is what the task claims, never more than that.
 
-use crate::{ids::FormulaName, outcome::result_file::StepResult};
+use crate::{hexadecimal, ids::FormulaName, outcome::result_file::StepResult};
 
 /// The wrapper met its started-marker: the formula ran, or runs, already.
 ///
@@ -114,11 +114,8 @@ fn unescape(word: &str) -> String {
     let mut bytes = Vec::with_capacity(word.len());
     let mut rest = word.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
-        let escaped = tail
-            .get(..2)
-            .filter(|_| *first == b'%')
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let digits = tail.first_chunk().filter(|_| *first == b'%');
+        let escaped = digits.and_then(|digits| hexadecimal::byte(*digits));
         bytes.push(escaped.unwrap_or(*first));
         rest = if escaped.is_some() { &tail[2..] } else { tail };
     }

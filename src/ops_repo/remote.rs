@@ -6,6 +6,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::Error;
+use crate::hexadecimal;
 
 /// The address of the ops repo: a path, `ssh://…`, `user@host:path`, `https://…`, `http://…` or `file://…`.
 ///
@@ -102,8 +103,7 @@ fn decode(text: &str) -> Option<String> {
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
         if byte == b'%' {
-            let digits = [rest.next()?, rest.next()?];
-            bytes.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
+            bytes.push(hexadecimal::byte([rest.next()?, rest.next()?])?);
         } else {
             bytes.push(byte);
         }

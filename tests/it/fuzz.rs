@@ -1,5 +1,5 @@
-//! The API as its committed document describes it, tried by schemathesis: no request fails on the server's side,
-//! and every answer is one that the document promises.
+//! Input that others make up. The API as its committed document describes it, tried by schemathesis: no request
+//! fails on the server's side, and every answer is one that the document promises. And what `tests/fuzz` tries.
 
 use std::{fs, process::Stdio, time::Duration};
 
@@ -48,6 +48,17 @@ async fn find_nothing(world: &World, agent: &Agent, examples: u32, settings: &st
     let output = output.expect("schemathesis is on the PATH (scripts/schemathesis)");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+async fn input_that_is_made_up_breaks_no_promise() {
+    // It takes what processor time the tests beside it leave.
+    let fuzz = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/fuzz");
+    let output = Command::new("nice").args(["-n", "19", fuzz]).output().await.unwrap();
+    let said =
+        [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+    assert!(output.status.success(), "{said}");
+    assert!(said.matches("nothing found").count() >= 8, "{said}");
 }
 
 #[tokio::test]

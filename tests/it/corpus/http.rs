@@ -52,7 +52,7 @@ async fn every_request_has_its_answer() {
         let request = joined(&case.request).replace("TOKEN", &token);
         let answer = answer(address, request.as_bytes()).await;
         if !answer.starts_with(&format!("HTTP/1.1 {} ", case.status)) {
-            wrong.push(format!("{:?}: {answer:?}", &request[..request.len().min(120)]));
+            wrong.push(format!("{:?}: {answer:?}", request.chars().take(300).collect::<String>()));
         }
     }
     assert_eq!(wrong, Vec::<String>::new());

@@ -15,6 +15,7 @@ use super::{cases, rules};
 const PRELUDE: &str = r#"set -eu
 action() {
     stem=${1##*/}
+    mkdir -p "$(dirname -- "$1")"
     printf 'id = "%s"\nformula = "hello"\ncontext = "c"\nsecrets = []\n' "${stem%.toml}" >"$1"
 }
 "#;
