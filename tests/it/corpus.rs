@@ -35,6 +35,8 @@ mod http;
 mod repository;
 mod server;
 
+/// Whether a text is taken.
+type Reader = fn(&str) -> bool;
 /// A text, and how often it stands there.
 type Parts = Vec<(String, usize)>;
 
@@ -140,21 +142,20 @@ fn names_keep_to_their_rules() {
         taken: Vec<String>,
         refused: Vec<String>,
     }
-    let cron = |text: &str| Schedule::new(text, "UTC", Missed::Once).is_ok();
-    let readers: [(&str, &dyn Fn(&str) -> bool); 13] = [
-        ("action id", &|text| ActionId::parse(text).is_ok()),
-        ("formula name", &|text| FormulaName::parse(text).is_ok()),
-        ("secret name", &|text| SecretName::parse(text).is_ok()),
-        ("bot name", &|text| BotName::parse(text).is_ok()),
-        ("revision", &|text| Revision::parse(text).is_ok()),
-        ("job id", &|text| text.parse::<JobId>().is_ok() && text.parse::<DispatchId>().is_ok()),
-        ("span", &|text| text.parse::<Span>().is_ok()),
-        ("schedule", &cron),
-        ("bearer", &|text| bearer(text).is_some()),
-        ("glob", &|text| glob::check(text).is_ok()),
-        ("remote", &|text| RemoteUrl::parse(text).is_ok()),
-        ("artifact", &is_legal_part),
-        ("cause", &|text| text.parse::<Cause>().is_ok()),
+    let readers: [(&str, Reader); 13] = [
+        ("action id", |text| ActionId::parse(text).is_ok()),
+        ("formula name", |text| FormulaName::parse(text).is_ok()),
+        ("secret name", |text| SecretName::parse(text).is_ok()),
+        ("bot name", |text| BotName::parse(text).is_ok()),
+        ("revision", |text| Revision::parse(text).is_ok()),
+        ("job id", |text| text.parse::<JobId>().is_ok() && text.parse::<DispatchId>().is_ok()),
+        ("span", |text| text.parse::<Span>().is_ok()),
+        ("schedule", |text| Schedule::new(text, "UTC", Missed::Once).is_ok()),
+        ("bearer", |text| bearer(text).is_some()),
+        ("glob", |text| glob::check(text).is_ok()),
+        ("remote", |text| RemoteUrl::parse(text).is_ok()),
+        ("artifact", is_legal_part),
+        ("cause", |text| text.parse::<Cause>().is_ok()),
     ];
     let names: BTreeMap<String, Names> = read("names.toml");
     assert_eq!(names.len(), readers.len());
