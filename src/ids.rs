@@ -5,6 +5,8 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
+use crate::ambient;
+
 /// A text that does not follow the rule for the kind of name it was given as.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a legal {kind}: {rule}")]
@@ -154,8 +156,9 @@ macro_rules! ulid_id {
             #[expect(clippy::new_without_default, reason = "every call gives another value")]
             pub fn new() -> Self {
                 Self(Ulid::from_parts(
-                    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default(),
-                    random_bits(),
+                    u64::try_from(ambient::now().as_millisecond()).unwrap_or_default(),
+                    // The lowest 80 of them are kept.
+                    ambient::random_bits(),
                 ))
             }
         }
@@ -179,14 +182,6 @@ macro_rules! ulid_id {
             }
         }
     };
-}
-
-/// 128 random bits from the operating system; `Ulid` keeps the lowest 80 of them.
-fn random_bits() -> u128 {
-    let mut bits = [0_u8; 16];
-    // It fails only where a signal came first.
-    while rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty()) != Ok(bits.len()) {}
-    u128::from_le_bytes(bits)
 }
 
 ulid_id!(

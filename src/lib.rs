@@ -5,6 +5,7 @@
 
 pub mod action;
 pub mod agent;
+mod ambient;
 pub mod approval;
 pub mod artifact;
 pub mod bootstrap;

@@ -18,7 +18,7 @@ impl Pause {
         let backoff = ExponentialBackoffBuilder::new()
             .with_initial_interval(first)
             .with_multiplier(2.0)
-            .with_randomization_factor(0.3)
+            .with_randomization_factor(crate::ambient::jitter())
             .with_max_interval(cap)
             .with_max_elapsed_time(None)
             .build();

@@ -27,11 +27,11 @@ pub mod watch;
 
 use jiff::Timestamp;
 
-use crate::ids::JobId;
+use crate::{ambient, ids::JobId};
 
 /// The present time, to the millisecond that records keep.
 fn now() -> Timestamp {
-    let now = Timestamp::now();
+    let now = ambient::now();
     now.round(jiff::Unit::Millisecond).unwrap_or(now)
 }
 

@@ -76,7 +76,7 @@ async fn follow_stream(
     }
 }
 
-async fn scan(rooms: &Rooms) -> Result<Scan, nomad::Error> {
+pub(super) async fn scan(rooms: &Rooms) -> Result<Scan, nomad::Error> {
     let mut scan = Scan { began_at: super::now(), children: Vec::new(), allocations: Vec::new() };
     for base in rooms.base_jobs.names() {
         let pattern = children_pattern(base);

@@ -340,7 +340,23 @@ async fn attempt(
     };
     let failed =
         |source: reqwest::Error| Error::Request { request: name.to_owned(), source: source.without_url() };
-    checked(name, builder.send().await.map_err(failed)?).await
+    checked(name, sent(builder).await.map_err(failed)?).await
+}
+
+async fn sent(builder: RequestBuilder) -> reqwest::Result<Response> {
+    #[cfg(test)]
+    if let Some(request) = builder.try_clone().and_then(|builder| builder.build().ok()) {
+        use crate::ambient::simulated::{Server, answer};
+        let body = request.body().and_then(reqwest::Body::as_bytes);
+        if let Some((status, body)) =
+            answer(Server::Nomad, request.method().as_str(), request.url().as_str(), body).await
+        {
+            let mut response = axum::http::Response::new(body);
+            *response.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
+            return Ok(response.into());
+        }
+    }
+    builder.send().await
 }
 
 async fn checked(name: &str, response: Response) -> Result<Response, Error> {

@@ -233,6 +233,12 @@ impl Store {
         self.changes.send_replace(());
     }
 
+    /// Executes a statement as it is.
+    #[cfg(test)]
+    pub(crate) async fn execute(&self, text: &'static str) {
+        sqlx::query(text).execute(&self.pool).await.unwrap();
+    }
+
     /// Finishes what is under way and closes the database.
     pub async fn close(&self) {
         self.pool.close().await;

@@ -195,20 +195,13 @@ impl Vault {
     }
 
     async fn attempt(&self, request: Request<'_>, token: Option<&SecretString>) -> Result<Response, Error> {
-        let mut middleware = self.shared.middleware.clone();
-        if let Some(token) = token {
-            token.expose_secret().clone_into(&mut middleware.token);
-        }
-        let result = request.with_middleware(&middleware).exec(self.shared.client.http()).await;
         let asked = || Asked { method: request.method.name(), path: request.path.to_owned() };
-        match result {
-            Ok(result) => {
-                let status = result.response.status().as_u16();
-                let raw = result.response.body();
+        match self.sent(request, token).await {
+            Ok((status, raw)) => {
                 let body = if raw.is_empty() {
                     Value::Null
                 } else {
-                    serde_json::from_slice(raw)
+                    serde_json::from_slice(&raw)
                         .map_err(|_| Error::Answer { asked: asked(), what: "not JSON".to_owned() })?
                 };
                 Ok(Response { status, body })
@@ -220,6 +213,33 @@ impl Vault {
             }
             Err(source) => Err(Error::Unreachable { asked: asked(), source: Box::new(source) }),
         }
+    }
+
+    /// The status and the body of an answer that is no error.
+    async fn sent(
+        &self,
+        request: Request<'_>,
+        token: Option<&SecretString>,
+    ) -> Result<(u16, Vec<u8>), ClientError> {
+        #[cfg(test)]
+        {
+            use crate::ambient::simulated::{Server, answer};
+            let url = format!("{}/v1/{}", self.shared.address, request.path);
+            let body = request.body.map(str::as_bytes);
+            match answer(Server::Vault, request.method.name(), &url, body).await {
+                Some((code @ 200..300, body)) => return Ok((code, body.into_bytes())),
+                Some((code, body)) => {
+                    return Err(ClientError::ServerResponseError { code, content: Some(body) });
+                }
+                None => {}
+            }
+        }
+        let mut middleware = self.shared.middleware.clone();
+        if let Some(token) = token {
+            token.expose_secret().clone_into(&mut middleware.token);
+        }
+        let result = request.with_middleware(&middleware).exec(self.shared.client.http()).await?;
+        Ok((result.response.status().as_u16(), result.response.body().clone()))
     }
 
     /// Reads `path`; `None` where nothing is there.

@@ -12,6 +12,7 @@ const LEVELS: &[(&str, &[&str])] = &[
     (
         "words",
         &[
+            "ambient",
             "credential",
             "diagnostic",
             "duration",

@@ -6,25 +6,31 @@ mod findings;
 mod hear;
 pub mod operate;
 pub mod pause;
+#[cfg(test)]
+mod simulation;
+mod steps;
 pub mod submit;
 mod take_in;
 mod troubles;
 mod turns;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
-use self::troubles::{Held, Troubles};
 pub use self::{
     explain::{Explained, Explanation},
     findings::TakenOver,
+};
+use self::{
+    steps::Steps,
+    troubles::{Held, Troubles},
 };
 use super::{
     adopt,
@@ -118,7 +124,7 @@ struct Slot {
 pub struct Driver {
     rooms: Arc<Rooms>,
     rules: Rules,
-    slots: HashMap<JobId, Slot>,
+    slots: BTreeMap<JobId, Slot>,
     by_attempt: HashMap<DispatchId, JobId>,
     by_child: HashMap<String, JobId>,
     queue: Queue,
@@ -141,7 +147,7 @@ pub struct Driver {
     recent_set: HashSet<String>,
     inbox: mpsc::Receiver<Message>,
     sender: Inbox,
-    steps: TaskTracker,
+    steps: Steps,
 }
 
 impl Driver {
@@ -149,7 +155,7 @@ impl Driver {
     pub async fn load(rooms: Arc<Rooms>, rules: Rules) -> Result<Self, store::Error> {
         let (sender, inbox) = mpsc::channel(INBOX);
         let mut driver = Self {
-            slots: HashMap::new(),
+            slots: BTreeMap::new(),
             by_attempt: HashMap::new(),
             by_child: HashMap::new(),
             queue: Queue::default(),
@@ -166,7 +172,7 @@ impl Driver {
             recent_set: HashSet::new(),
             inbox,
             sender,
-            steps: TaskTracker::new(),
+            steps: Steps::default(),
             rules,
             rooms,
         };
@@ -204,11 +210,8 @@ impl Driver {
         self.consider_all();
         let mut messages = Vec::new();
         loop {
-            while let Some(job_id) = self.unsettled.pop() {
-                self.settle(job_id).await;
-            }
-            self.launch();
-            let wake = self.due.first().map(|(at, _)| *at).into_iter().chain(self.turn_at).min();
+            self.attend().await;
+            let wake = self.wake_at();
             tokio::select! {
                 () = ending.cancelled() => break,
                 count = self.inbox.recv_many(&mut messages, MESSAGES_AT_ONCE) => {
@@ -223,7 +226,6 @@ impl Driver {
                 () = until(wake) => self.wake(),
             }
         }
-        self.steps.close();
         if tokio::time::timeout(DRAIN, self.drain()).await.is_err() {
             tracing::warn!("some steps did not end in time; they are taken up again at the next start");
         }
@@ -231,10 +233,23 @@ impl Driver {
         drop(following.await);
     }
 
+    /// Takes up what was left for jobs, and launches what may be.
+    async fn attend(&mut self) {
+        while let Some(job_id) = self.unsettled.pop() {
+            self.settle(job_id).await;
+        }
+        self.launch();
+    }
+
+    /// When a job has to be looked at next, whatever is heard.
+    fn wake_at(&self) -> Option<Timestamp> {
+        self.due.first().map(|(at, _)| *at).into_iter().chain(self.turn_at).min()
+    }
+
     async fn drain(&mut self) {
         // A step in hand reports to the inbox, which must be read for it to end.
-        let waiting = self.steps.clone();
-        let mut waiting = std::pin::pin!(waiting.wait());
+        let steps = self.steps.clone();
+        let mut waiting = std::pin::pin!(steps.drained());
         loop {
             tokio::select! {
                 () = &mut waiting => return,
