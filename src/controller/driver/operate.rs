@@ -87,13 +87,14 @@ impl Driver {
     }
 
     fn come_again(&self, order: Order) {
+        if order.reply.is_closed() {
+            return;
+        }
         let sender = self.sender.clone();
         self.steps.spawn(async move {
             tokio::time::sleep(NEXT_LOOK).await;
-            if !order.reply.is_closed() {
-                // The driver may have ended.
-                drop(sender.send(Message::Operate(order)).await);
-            }
+            // The driver may have ended.
+            drop(sender.send(Message::Operate(order)).await);
         });
     }
 

@@ -194,7 +194,7 @@ impl Nomad {
                 let secrets: Vec<String> =
                     secrets.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
                 vault.opens(&placed.id, &secrets).then(|| {
-                    let (until, code) = (now + random.between(0, 20_000), i64::from(random.chance(300)));
+                    let (until, code) = (now + random.between(0, 10_000), i64::from(random.chance(300)));
                     State::Running { from: now, until, code }
                 })
             }

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// For how long things go wrong, in milliseconds.
-const TROUBLE: i64 = 120_000;
+const TROUBLE: i64 = 60_000;
 /// How long after that everything must have ended, in milliseconds: three attempts, each of which may wait for a
 /// node and at the gate.
 const CALM: i64 = 3 * 3_600_000;
@@ -46,7 +46,6 @@ pub(super) struct Schedule<'bench> {
     steps: Vec<Held>,
     deaths: u64,
     calm: bool,
-    scanned_at: i64,
 }
 
 /// What came of a schedule.
@@ -66,7 +65,7 @@ impl<'bench> Schedule<'bench> {
         let world = Rc::new(RefCell::new(world));
         simulated::set(Some(Rc::<RefCell<World>>::clone(&world)));
         let agent = bench.start().await;
-        Self { bench, world, agent, steps: Vec::new(), deaths: 0, calm: false, scanned_at: 0 }
+        Self { bench, world, agent, steps: Vec::new(), deaths: 0, calm: false }
     }
 
     pub(super) async fn run(mut self) -> Outcome {
@@ -105,10 +104,10 @@ impl<'bench> Schedule<'bench> {
                 68..72 => self.scan().await,
                 72..76 => self.look().await,
                 76..80 => self.publish().await,
-                80..82 if !self.calm => self.commit(),
-                82..84 if !self.calm => self.operate().await,
-                84..85 if !self.calm => self.die().await,
-                85..87 if !self.calm => self.trouble().await,
+                80..83 if !self.calm => self.commit(),
+                83..85 if !self.calm => self.operate().await,
+                85..86 if !self.calm => self.die().await,
+                86..89 if !self.calm => self.trouble().await,
                 _ => self.wait(),
             }
             if self.world.borrow().dead {
@@ -186,18 +185,19 @@ impl<'bench> Schedule<'bench> {
 
     /// The event stream brings what it does not drop.
     async fn hear(&mut self) {
-        let mut world = self.world.borrow_mut();
-        let world = &mut *world;
-        if world.nomad.down_until > world.now {
-            return;
-        }
-        let events = world.nomad.events(world.now, &mut world.random);
+        let events = {
+            let mut world = self.world.borrow_mut();
+            let world = &mut *world;
+            if world.nomad.down_until > world.now {
+                return;
+            }
+            world.nomad.events(world.now, &mut world.random)
+        };
         self.agent.driver.hear(Message::Heard(events)).await;
     }
 
     async fn scan(&mut self) {
         let scanned = scan::scan(&self.agent.rooms).await;
-        self.scanned_at = self.world.borrow().now;
         if let Ok(scan) = scanned {
             self.agent.driver.hear(Message::Scanned(scan)).await;
         }
@@ -208,7 +208,7 @@ impl<'bench> Schedule<'bench> {
         let revision = self.bench.store.revision().await.unwrap();
         let (before, after, tip) = {
             let world = self.world.borrow();
-            let seen = revision.map_or(0, |revision| usize::from_str_radix(revision.as_str(), 16).unwrap());
+            let seen = revision.map_or(0, number);
             let tip = world.commits.len() - 1;
             if seen == tip {
                 return;
@@ -373,8 +373,14 @@ impl<'bench> Schedule<'bench> {
 
     /// Time passes: while there is something to do a little, else until something is due.
     fn wait(&self) {
-        let idle = self.calm && self.steps.is_empty() && self.agent.driver.inbox.is_empty();
-        let most = if idle { 10_000 } else { 500 };
+        let idle = self.steps.is_empty() && self.agent.driver.inbox.is_empty();
+        let most = if !idle {
+            500
+        } else if self.calm {
+            10_000
+        } else {
+            3_000
+        };
         let some = self.world.borrow_mut().random.between(1, most);
         self.pass(some);
     }
@@ -382,16 +388,20 @@ impl<'bench> Schedule<'bench> {
     /// Whether all has ended and is where it belongs.
     async fn is_over(&self) -> bool {
         let store = &self.bench.store;
+        let pending = store.pending_results(1).await.unwrap();
+        let revision = store.revision().await.unwrap();
         let world = self.world.borrow();
-        let tip = format!("{:040x}", world.commits.len() - 1);
-        self.agent.driver.slots.is_empty()
+        pending.is_empty()
+            && revision.map_or(0, number) == world.commits.len() - 1
+            && self.agent.driver.slots.is_empty()
             && self.steps.is_empty()
             && world.nomad.is_quiet()
-            && self.scanned_at > 0
-            && store.revision().await.unwrap().is_some_and(|revision| revision.as_str() == tip)
-                | (world.commits.len() == 1)
-            && store.pending_results(1).await.unwrap().is_empty()
     }
+}
+
+/// The number of a commit.
+fn number(revision: Revision) -> usize {
+    usize::from_str_radix(revision.as_str(), 16).unwrap()
 }
 
 /// The path of an action file.
