@@ -3,6 +3,10 @@
 //! Data flows one way: ops repo → action → approval → queue → dispatch → track → outcome → ops repo.
 //! `docs/architecture.md` names what flows where.
 
+// The contract suite is part of the integration tests as well, and names the crate as they do.
+#[cfg(test)]
+extern crate self as consign;
+
 pub mod action;
 pub mod agent;
 mod ambient;

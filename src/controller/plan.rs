@@ -155,7 +155,7 @@ pub fn next(job: &Job, seen: &Seen, context: Context) -> Next {
             None => Next::Wait(None),
         },
         Stage::Concluded => Next::Do(Step::Withdraw),
-        Stage::Withdrawn if job.runs_again() => match again_at(job) {
+        Stage::Withdrawn if job.runs_again() => match again_at(job, context.now) {
             Some(at) if at > context.now => Next::Wait(Some(at)),
             _ => Next::Do(Step::Again),
         },
@@ -207,8 +207,9 @@ pub(super) fn approval_expires_at(job: &Job, expires: Duration) -> Option<Timest
 
 /// When another attempt may begin: at once where the last one ended at the gate, else after a pause that grows
 /// with each attempt, so that a node in trouble has time to be noticed.
-fn again_at(job: &Job) -> Option<Timestamp> {
-    let ending = job.ending.as_ref().filter(|ending| !ending.at_gate)?;
+fn again_at(job: &Job, now: Timestamp) -> Option<Timestamp> {
+    // An end that is still to come was told by another clock, or before this one was set back.
+    let ending = job.ending.as_ref().filter(|ending| !ending.at_gate && ending.finished_at <= now)?;
     let made = i32::try_from(job.attempts_since_asked().len()).unwrap_or(i32::MAX);
     ending.finished_at.checked_add(RETRY_PAUSE.saturating_mul(made)).ok()
 }
@@ -261,7 +262,12 @@ fn launched(job: &Job, attempt: &Attempt, seen: &Seen, context: Context) -> Next
         return Next::Wait(deadline(job, attempt));
     }
     let at = look();
-    if at <= context.now { Next::Do(Step::Look) } else { Next::Wait(Some(at)) }
+    // A time further ahead was made by a clock that has been set back since.
+    if at <= context.now || at > context.now + NEXT_LOOK {
+        Next::Do(Step::Look)
+    } else {
+        Next::Wait(Some(at))
+    }
 }
 
 /// The allocation that counts: the admitted one, or before that the one to admit. A terminal one is

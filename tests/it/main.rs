@@ -12,6 +12,7 @@ mod commands;
 mod completions;
 mod container;
 mod corpus;
+mod contract;
 mod crashes;
 mod development;
 mod doctor;

@@ -138,6 +138,8 @@ pub struct Driver {
     unsettled: Vec<JobId>,
     /// When somebody's turn may come by time alone.
     turn_at: Option<Timestamp>,
+    /// When it was last attended to jobs.
+    attended_at: Timestamp,
     due: BTreeSet<(Timestamp, JobId)>,
     /// What was submitted and is not on record yet.
     submitted: Vec<(store::Submission, submit::Reply)>,
@@ -164,6 +166,7 @@ impl Driver {
             stirred: false,
             unsettled: Vec::new(),
             turn_at: None,
+            attended_at: super::now(),
             due: BTreeSet::new(),
             submitted: Vec::new(),
             meeting: HashSet::new(),
@@ -235,10 +238,25 @@ impl Driver {
 
     /// Takes up what was left for jobs, and launches what may be.
     async fn attend(&mut self) {
+        let now = super::now();
+        if now < self.attended_at {
+            self.clock_set_back();
+        }
+        self.attended_at = now;
         while let Some(job_id) = self.unsettled.pop() {
             self.settle(job_id).await;
         }
         self.launch();
+    }
+
+    /// Every time that was waited for would come too late: all jobs are looked at now.
+    fn clock_set_back(&mut self) {
+        self.due.clear();
+        self.stirred = true;
+        for (job_id, slot) in &mut self.slots {
+            slot.held_until = None;
+            self.unsettled.push(*job_id);
+        }
     }
 
     /// When a job has to be looked at next, whatever is heard.

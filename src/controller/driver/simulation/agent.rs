@@ -44,7 +44,7 @@ pub(super) struct Bench {
     base_jobs: BaseJobs,
     archive: Archive,
     nomad: Arc<nomad::Client>,
-    vault: vault::Vault,
+    pub(super) vault: vault::Vault,
     _folder: tempfile::TempDir,
 }
 

@@ -11,6 +11,7 @@ mod nomad;
 mod oracle;
 mod random;
 mod schedule;
+mod stand_ins;
 mod vault;
 mod world;
 

@@ -64,6 +64,13 @@ pub(super) async fn results(bench: &Bench, world: &RefCell<World>) -> Result<(),
         if result["job_id"] != job.job_id.to_string() || Some(&result["outcome"]) != outcome(job).as_ref() {
             return Err(format!("{id} is {:?} on record, and its result says {result}", job.outcome()));
         }
+        let allocations: Vec<_> =
+            job.attempts.iter().filter_map(|attempt| attempt.allocation.as_ref()).collect();
+        let starts =
+            world.nomad.starts.iter().filter(|start| allocations.contains(&&start.allocation)).count();
+        if starts > 1 && job.work.retry.is_none() && job.retry.is_none() {
+            return Err(format!("{id} started {starts} times, and nobody asked for that"));
+        }
         let Some(attempt) = job.attempt() else { continue };
         let truth =
             world.nomad.starts.iter().find(|start| Some(&start.allocation) == attempt.allocation.as_ref());

@@ -387,15 +387,15 @@ impl<'bench> Schedule<'bench> {
 
     /// Whether all has ended and is where it belongs.
     async fn is_over(&self) -> bool {
-        let store = &self.bench.store;
-        let pending = store.pending_results(1).await.unwrap();
-        let revision = store.revision().await.unwrap();
-        let world = self.world.borrow();
-        pending.is_empty()
-            && revision.map_or(0, number) == world.commits.len() - 1
-            && self.agent.driver.slots.is_empty()
-            && self.steps.is_empty()
-            && world.nomad.is_quiet()
+        if !self.agent.driver.slots.is_empty()
+            || !self.steps.is_empty()
+            || !self.world.borrow().nomad.is_quiet()
+        {
+            return false;
+        }
+        let pending = self.bench.store.pending_results(1).await.unwrap();
+        let seen = self.bench.store.revision().await.unwrap().map_or(0, number);
+        pending.is_empty() && seen == self.world.borrow().commits.len() - 1
     }
 }
 
