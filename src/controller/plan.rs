@@ -119,11 +119,12 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Takes an allocation in, unless something newer was heard of it.
+    /// Takes an allocation in, unless something newer was heard of it. What was known already is no sign that it is
+    /// still there.
     pub fn take(&mut self, allocation: Allocation) {
-        let known = self.allocations.get(&allocation.id).map_or(0, |known| known.modify_index);
-        if allocation.modify_index >= known {
-            self.gone = false;
+        let known = self.allocations.get(&allocation.id).map(|known| known.modify_index);
+        if known.is_none_or(|known| allocation.modify_index >= known) {
+            self.gone &= known == Some(allocation.modify_index);
             self.allocations.insert(allocation.id.clone(), allocation);
         }
     }
@@ -598,5 +599,35 @@ mod tests {
                 job.apply(Event::Again, at(0)).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn only_news_of_an_allocation_say_that_it_is_still_there() {
+        let mut seen = Seen::default();
+        seen.take(allocation("one", client_status::RUNNING, 1));
+        seen.gone = true;
+        seen.take(Allocation { modify_index: 1, ..seen.allocations["one"].clone() });
+        assert!(!seen.gone, "it changed");
+        seen.gone = true;
+        seen.take(seen.allocations["one"].clone());
+        assert!(seen.gone, "a step that was under way knew as much");
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_makes_nothing_wait_for_it() {
+        let mut launched = job(1);
+        launched.apply(Event::Dispatched { child: CHILD.to_owned() }, at(1_000_000)).unwrap();
+        assert_eq!(next(&launched, &Seen::default(), context(0)), Next::Do(Step::Look));
+        let looked = Seen { looked_at: Some(at(1_000_000)), ..Seen::default() };
+        assert_eq!(next(&launched, &looked, context(0)), Next::Do(Step::Look));
+
+        let mut again = job(5);
+        again.work.retry = Some(crate::action::Retry::default());
+        for event in
+            [Event::Concluded(Ending::without_task(Cause::Lost, "", at(1_000_000))), Event::Withdrawn]
+        {
+            again.apply(event, at(0)).unwrap();
+        }
+        assert_eq!(next(&again, &Seen::default(), context(0)), Next::Do(Step::Again));
     }
 }

@@ -62,7 +62,7 @@ struct Placed {
     id: String,
     child: String,
     state: State,
-    placed_at: i64,
+    made_at: i64,
     login_at: i64,
     desired: &'static str,
     /// What is said of it until when, because its node is away.
@@ -165,7 +165,7 @@ impl Nomad {
             id,
             child,
             state: State::Pending,
-            placed_at: now,
+            made_at: now,
             login_at: now + random.between(0, 1000),
             desired: "run",
             away: None,
@@ -185,7 +185,7 @@ impl Nomad {
             State::Pending if stopped.is_some_and(|at| at + KILL <= now) => Some(dead(None, 0, true)),
             // A client that was told to stop it starts nothing.
             State::Pending if stopped.is_some() => None,
-            State::Pending if placed.placed_at + PATIENCE <= now => Some(dead(None, 1, false)),
+            State::Pending if placed.made_at + PATIENCE <= now => Some(dead(None, 1, false)),
             State::Pending => {
                 if placed.login_at <= now {
                     vault.log_in(&placed.id);
@@ -388,9 +388,7 @@ impl Nomad {
             }
             ("GET", ["allocations"]) => {
                 let live = |placed: &&Placed| {
-                    placed.placed_at < since
-                        && !matches!(placed.state, State::Dead { .. })
-                        && !is_lost(placed)
+                    placed.made_at < since && !matches!(placed.state, State::Dead { .. }) && !is_lost(placed)
                 };
                 (200, self.allocations.iter().filter(live).map(|placed| view(placed, now)).collect())
             }
@@ -418,7 +416,7 @@ fn view(placed: &Placed, now: i64) -> Value {
         State::Running { from, .. } => ("running", "running", false, Some(from), None),
         // Killed is complete, and so is what was replaced: complete is not success.
         State::Dead { from, at, killed: true, .. } => ("complete", "dead", false, from, Some(at)),
-        State::Dead { from, at, code, .. } if code == 0 => ("complete", "dead", false, from, Some(at)),
+        State::Dead { from, at, code: 0, .. } => ("complete", "dead", false, from, Some(at)),
         State::Dead { from, at, .. } => ("failed", "dead", true, from, Some(at)),
     };
     let status = placed.away.map_or(status, |(status, _)| status);

@@ -208,7 +208,7 @@ impl<'bench> Schedule<'bench> {
         let revision = self.bench.store.revision().await.unwrap();
         let (before, after, tip) = {
             let world = self.world.borrow();
-            let seen = revision.map_or(0, number);
+            let seen = revision.as_ref().map_or(0, number);
             let tip = world.commits.len() - 1;
             if seen == tip {
                 return;
@@ -394,13 +394,13 @@ impl<'bench> Schedule<'bench> {
             return false;
         }
         let pending = self.bench.store.pending_results(1).await.unwrap();
-        let seen = self.bench.store.revision().await.unwrap().map_or(0, number);
+        let seen = self.bench.store.revision().await.unwrap().as_ref().map_or(0, number);
         pending.is_empty() && seen == self.world.borrow().commits.len() - 1
     }
 }
 
 /// The number of a commit.
-fn number(revision: Revision) -> usize {
+fn number(revision: &Revision) -> usize {
     usize::from_str_radix(revision.as_str(), 16).unwrap()
 }
 
@@ -434,7 +434,9 @@ fn verdict(id: &str, version: u64) -> Verdict {
         body: Some(Body::Program("exit 0".to_owned())),
         secrets: secrets.map(|name| SecretName::parse(name).unwrap()).collect(),
         timeout: Some("1m".parse().unwrap()),
-        retry: (kind % 2 == 0).then(|| action::Retry { attempts: 2, on: vec![Cause::Lost, Cause::ExitCode] }),
+        retry: kind
+            .is_multiple_of(2)
+            .then(|| action::Retry { attempts: 2, on: vec![Cause::Lost, Cause::ExitCode] }),
         ..Work::default()
     };
     Verdict::Sound { action: Box::new(action), work: Box::new(work) }
