@@ -606,7 +606,7 @@ mod tests {
         let mut seen = Seen::default();
         seen.take(allocation("one", client_status::RUNNING, 1));
         seen.gone = true;
-        seen.take(Allocation { modify_index: 1, ..seen.allocations["one"].clone() });
+        seen.take(Allocation { modify_index: 7, ..seen.allocations["one"].clone() });
         assert!(!seen.gone, "it changed");
         seen.gone = true;
         seen.take(seen.allocations["one"].clone());
