@@ -80,8 +80,9 @@ pub(crate) async fn nomad(nomad: &Client, parent: &str, setting: &impl Setting) 
     assert_eq!(nomad.live_children(parent, &pattern).await.unwrap().len(), 1);
     assert_eq!(nomad.live_allocations(&pattern).await.unwrap()[0].id, placed.id);
     nomad.deregister(&stopped).await.unwrap();
-    assert_eq!(nomad.child(&stopped).await.unwrap().unwrap().status, "dead");
     let ended = until(setting, "its end", async || first(&stopped).await.filter(is_over)).await;
+    let dead = async || nomad.child(&stopped).await.unwrap().filter(|child| child.status == "dead");
+    assert!(until(setting, "its death", dead).await.stop);
     let statuses = (ended.client_status.as_str(), ended.desired_status.as_str());
     assert_eq!(statuses, (client_status::COMPLETE, desired_status::STOP));
 }

@@ -320,7 +320,7 @@ impl Nomad {
         let ended = |placed: &Placed| matches!(placed.state, State::Dead { .. }) || is_lost(placed);
         let mut own = self.allocations.iter().filter(|placed| placed.child == child.id);
         match child.placed_at {
-            _ if child.stopped_at.is_some() => "dead",
+            Some(_) if child.stopped_at.is_some() => "dead",
             Some(_) => "pending",
             None if own.all(ended) => "dead",
             None => "running",
