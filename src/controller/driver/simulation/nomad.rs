@@ -415,8 +415,9 @@ fn view(placed: &Placed, now: i64) -> Value {
         State::Pending => ("pending", "pending", false, None, None),
         State::Running { from, .. } => ("running", "running", false, Some(from), None),
         // Killed is complete, and so is what was replaced: complete is not success.
-        State::Dead { from, at, killed: true, .. } => ("complete", "dead", false, from, Some(at)),
-        State::Dead { from, at, code: 0, .. } => ("complete", "dead", false, from, Some(at)),
+        State::Dead { from, at, killed: true, .. } | State::Dead { from, at, code: 0, .. } => {
+            ("complete", "dead", false, from, Some(at))
+        }
         State::Dead { from, at, .. } => ("failed", "dead", true, from, Some(at)),
     };
     let status = placed.away.map_or(status, |(status, _)| status);
