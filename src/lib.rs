@@ -23,6 +23,7 @@ pub mod diagnostic;
 pub mod dispatch;
 pub mod doctor;
 pub mod duration;
+pub mod fail_point;
 pub mod forge;
 pub mod formula;
 pub mod grant;

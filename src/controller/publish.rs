@@ -10,7 +10,7 @@ use super::{
     step::Progress,
 };
 use crate::{
-    action,
+    action, fail_point,
     ids::JobId,
     metrics::Metrics,
     ops_repo::{self, OpsRepo, ResultEntry},
@@ -100,7 +100,9 @@ impl Publisher {
         });
         self.metrics.pushed(began.elapsed(), pushed);
         let published = published?;
+        fail_point::before("push recorded");
         self.store.results_pushed(&pending, super::now()).await?;
+        fail_point::after("push recorded");
         for (path, why) in published.refused {
             let of = pending.iter().find(|result| result.path == path);
             of.map_or_else(tracing::Span::none, span).in_scope(|| {

@@ -15,7 +15,7 @@ use super::{
     shape::Shape,
     variant::{self, DIGITS, Parent, VARIANT_OF},
 };
-use crate::nomad;
+use crate::{fail_point, nomad};
 
 /// The base jobs that this agent dispatches, ready to register.
 #[derive(Debug, Clone)]
@@ -165,7 +165,9 @@ impl BaseJobs {
     pub async fn ensure_variant(&self, nomad: &nomad::Client, parent: &Parent) -> Result<(), Error> {
         let mut registered = self.inner.registered.lock().await;
         if !registered.contains(&parent.id) {
+            fail_point::before("variant registered");
             register(nomad, parent).await?;
+            fail_point::after("variant registered");
             registered.insert(parent.id.clone());
         }
         Ok(())

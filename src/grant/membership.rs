@@ -17,7 +17,7 @@ use futures_util::{StreamExt as _, stream};
 use tokio::sync::{RwLock, RwLockReadGuard, mpsc, oneshot};
 
 use super::error::Error;
-use crate::vault::Vault;
+use crate::{fail_point, vault::Vault};
 
 /// How many additions may wait for the writer before those who ask have to wait as well.
 const WAITING: usize = 1024;
@@ -129,7 +129,10 @@ async fn add_members(
             return Err(Error::Unstable(name.to_owned()));
         }
         tries += 1;
-        if let Err(error) = vault.set_group_members(name, &members).await {
+        fail_point::before("group written");
+        let written = vault.set_group_members(name, &members).await;
+        fail_point::after("group written");
+        if let Err(error) = written {
             let Some(entity) = error.missing_entity() else {
                 return Err(Error::vault(format!("writing group {name}"))(error));
             };

@@ -23,7 +23,10 @@ pub use self::{
     grantable::{BOT_TOKEN, Grantable},
     upkeep::Upkeep,
 };
-use crate::vault::{self, Vault};
+use crate::{
+    fail_point,
+    vault::{self, Vault},
+};
 
 /// How many secrets are looked up at once.
 const LOOKUPS_AT_ONCE: usize = 8;
@@ -79,7 +82,9 @@ impl Grants {
     /// May be repeated. Where it fails the gate stays shut, and a part of the grant may stand until
     /// it is withdrawn.
     pub async fn issue(&self, allocation: &str, wanted: &[Grantable]) -> Result<String, Error> {
+        fail_point::before("alias made");
         let entity = self.entity(allocation).await?;
+        fail_point::after("alias made");
         future::try_join_all(wanted.iter().map(|one| self.grant(allocation, &entity, one))).await?;
         match self.membership.add(self.settings.gate.clone(), entity.clone()).await? {
             Added::Member => Ok(entity),
@@ -116,7 +121,9 @@ impl Grants {
     pub async fn withdraw(&self, allocation: &str) -> Result<(), Error> {
         let Some(entity) = self.lookup(allocation).await? else { return Ok(()) };
         let turn = self.membership.deletion().await;
+        fail_point::before("entity deleted");
         let deleted = self.vault.delete_entity(&entity.name).await;
+        fail_point::after("entity deleted");
         drop(turn);
         deleted.map_err(Error::vault(format!("deleting the entity of {allocation}")))
     }

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     action::record::is_record,
+    fail_point,
     ids::{DispatchId, Revision},
 };
 
@@ -44,7 +45,9 @@ impl OpsRepo {
             if files.is_empty() {
                 return Ok(Published { commit: None, refused });
             }
+            fail_point::before("result commit");
             let mut commit = self.import(&files, subject, base.as_ref()).await?;
+            fail_point::after("result commit");
             if let Some(base) = &base {
                 let changes = self.mirror.difference(base, &commit, &[]).await?;
                 if changes.is_empty() {
@@ -73,7 +76,9 @@ impl OpsRepo {
             if self.settings.signing_key.is_some() {
                 commit = self.sign(&commit, subject, base.as_ref()).await?;
             }
+            fail_point::before("push");
             let ended = self.push(&commit, branch, base.as_ref()).await?;
+            fail_point::after("push");
             if ended.succeeded() {
                 let arguments = ["update-ref", mirrored, commit.as_str()];
                 self.mirror.git.output(Invocation::new("note the pushed commit", arguments)).await?;

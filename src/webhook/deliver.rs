@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Body, HEADER, Policy, REQUESTS, Refused, origin, pause_after, resolve::Checked, sign};
 use crate::{
     credential::Credential,
+    fail_point,
     metrics::{Delivery, Metrics},
     store::{self, Store, Webhook},
     telemetry::chain,
@@ -147,7 +148,9 @@ impl Deliverer {
                 self.give_up(&webhook, "the agent ended during the last request").await?;
                 pause = Duration::ZERO;
             }
+            fail_point::before("webhook counted");
             self.store.request_webhooks(&mut due, now).await?;
+            fail_point::after("webhook counted");
             for webhook in due {
                 let request = UnderWay {
                     receiver: receiver.clone(),
@@ -215,8 +218,10 @@ impl Deliverer {
             request = request.header(HEADER, sign(secret.expose_secret().as_bytes(), &body));
         }
         // The URL may hold a token.
-        let response =
-            request.body(body).send().await.map_err(|error| Failure::Request(error.without_url()))?;
+        fail_point::before("webhook sent");
+        let sent = request.body(body).send().await;
+        fail_point::after("webhook sent");
+        let response = sent.map_err(|error| Failure::Request(error.without_url()))?;
         match response.status() {
             status if status.is_success() => Ok(Answer::Taken),
             StatusCode::GONE => Ok(Answer::Gone),

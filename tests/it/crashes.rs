@@ -2,25 +2,27 @@
 
 mod nodes;
 
-use std::{collections::BTreeSet, process::Command, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use consign::outcome::Outcome;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Random, World, action, ends, wait_for};
+use crate::support::{Accepted, Random, World, action, ends, wait_for};
 
 const LIMIT: Duration = Duration::from_mins(1);
 const KILLS: u64 = 20;
 const ACTIONS: u64 = 50;
 const COMMITS: u64 = 5;
+/// What no log and no record may hold.
+const CANARY: &str = "a value that nobody may print";
 
 /// Appends one line for each start to the ledger, in one write, and works until the file `go` is there.
 fn waiting_formula(world: &World) -> String {
     format!(
-        "echo $CONSIGN_ACTION_ID $CONSIGN_ATTEMPT $NOMAD_ALLOC_ID >> {ledger}\n\
-         while [ ! -e {go} ]; do sleep 0.1; done\n",
-        ledger = world.ledger().display(),
+        "{ledger}while [ ! -e {go} ]; do sleep 0.1; done\n",
+        ledger = world.ledger_command(),
         go = world.path("go").display()
     )
 }
@@ -109,11 +111,9 @@ async fn an_agent_killed_twenty_times_starts_every_action_once_and_answers_each(
     let world = World::new("kills").await;
     world.bootstrap("");
     let secret = world.secret("KILLS");
-    world.put_secret(&secret, b"a value");
-    let formula = format!(
-        "echo $CONSIGN_ACTION_ID $CONSIGN_ATTEMPT $NOMAD_ALLOC_ID >> {}\nsleep $ARG_SECONDS\n",
-        world.ledger().display()
-    );
+    world.put_secret(&secret, CANARY.as_bytes());
+    let audit = world.audit().await;
+    let formula = format!("{}sleep $ARG_SECONDS\n", world.ledger_command());
     world.ops.commit("a formula", &[("formulas/note.sh", Some(&formula))]);
     let mut random = Random::new();
     for kill in 0..KILLS {
@@ -130,35 +130,19 @@ async fn an_agent_killed_twenty_times_starts_every_action_once_and_answers_each(
         agent.kill();
     }
     let agent = world.agent().await;
-    let expected: BTreeSet<String> = (0..ACTIONS).map(|number| format!("kill-{number:02}")).collect();
-    let results = wait_for("all results", Duration::from_secs(90), async || {
+    let work: BTreeMap<String, Outcome> =
+        (0..ACTIONS).map(|number| (format!("kill-{number:02}"), Outcome::Succeeded)).collect();
+    wait_for("all results", Duration::from_secs(90), async || {
         let paths = world.ops.paths();
-        let results: Vec<String> = paths.into_iter().filter(|path| path.ends_with(".result.json")).collect();
-        if results.len() == expected.len() { Ok(results) } else { Err(format!("{results:?}")) }
+        let results = paths.iter().filter(|path| path.ends_with(".result.json")).count();
+        if results == work.len() { Ok(()) } else { Err(format!("{paths:?}")) }
     })
     .await;
-    let mut answered = BTreeSet::new();
-    for path in &results {
-        let result: Value = serde_json::from_str(&world.ops.read(path).unwrap()).unwrap();
-        ends(&result, "succeeded", "success");
-        answered.insert(result["id"].as_str().unwrap().to_owned());
-        let commits = world.ops.bare(&["log", "--format=%H", "main", "--", path]);
-        assert_eq!(commits.lines().count(), 1, "{path} is written once");
-    }
-    assert_eq!(answered, expected);
-    let lines = world.ledger_lines();
-    let ids: BTreeSet<String> = lines.iter().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
-    assert_eq!((lines.len(), ids), (expected.len(), expected), "{lines:?}");
-    for group in [world.gate(), format!("{}-{secret}", world.prefix())] {
-        assert_eq!(world.group_members(&group).await, Vec::<String>::new(), "{group}");
-    }
-    let clone = world.path("fresh");
-    let cloned = Command::new("git").args(["clone", "--quiet"]).arg(&world.ops.bare).arg(&clone).status();
-    assert!(cloned.unwrap().success());
-    for path in &results {
-        assert!(clone.join(path).is_file(), "{path}");
-    }
     agent.kill();
+    let accepted = Accepted { work, secret: (secret, CANARY.to_owned()) };
+    let violations = world.violations(&accepted, &audit).await;
+    audit.stop().await;
+    assert!(violations.is_empty(), "{violations:?}");
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ const LEVELS: &[(&str, &[&str])] = &[
             "credential",
             "diagnostic",
             "duration",
+            "fail_point",
             "hexadecimal",
             "ids",
             "redacted",

@@ -13,6 +13,8 @@ mod completions;
 mod container;
 mod corpus;
 mod contract;
+#[cfg(feature = "fail-points")]
+mod crash_points;
 mod crashes;
 mod development;
 mod doctor;

@@ -1,6 +1,6 @@
 //! Webhooks out, on receivers that take them, fail, are slow, or send elsewhere.
 
-mod receiver;
+pub(crate) mod receiver;
 
 use std::{collections::BTreeSet, time::Duration};
 

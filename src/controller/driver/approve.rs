@@ -5,7 +5,7 @@ use super::{
     operate::{Order, Refused},
 };
 use crate::{
-    approval,
+    approval, fail_point,
     lifecycle::{Event, Job},
 };
 
@@ -49,7 +49,9 @@ impl Driver {
         if job.apply(event, now).is_err() {
             return Err(approval::Refused::NotAwaited(job.phase()).into());
         }
+        fail_point::before(name);
         self.rooms.store.save(&job, name, now).await?;
+        fail_point::after(name);
         let rejected = job.cancelled.as_ref().map(|cancellation| cancellation.reason.clone());
         self.rooms.tell(&job, name, rejected.or_else(|| job.approved_by.clone()).unwrap_or_default());
         if let Some(slot) = self.slots.get_mut(&job_id) {

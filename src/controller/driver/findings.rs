@@ -8,6 +8,7 @@ use super::{
     take_in::{self, Known, Taken},
 };
 use crate::{
+    fail_point,
     ids::{ActionId, JobId, Revision},
     intake::{Finding, Findings, Verdict},
     lifecycle::{Event, Job, Origin, Stage},
@@ -63,7 +64,9 @@ impl Driver {
             self.tell_slot(job_id, event).await;
         }
         intake.revision = (!partly).then(|| findings.revision.clone());
+        fail_point::before("taken in");
         self.rooms.store.take_in(&intake, now).await?;
+        fail_point::after("taken in");
         for (job, event, ended) in intake.jobs {
             self.taken(job, event, ended.is_some()).await;
         }

@@ -40,6 +40,7 @@ use super::{
     step::{self, Performed, Rooms},
 };
 use crate::{
+    fail_point,
     ids::{ActionId, DispatchId, JobId},
     intake::Findings,
     lifecycle::{Event, Job, Stage},
@@ -458,11 +459,14 @@ impl Driver {
         let Some(slot) = self.slots.get_mut(&job_id).filter(|slot| !slot.busy) else { return };
         let mut unsaved = None;
         for event in std::mem::take(&mut slot.deferred) {
-            if slot.job.apply(event.clone(), super::now()).is_ok()
-                && let Err(error) = self.rooms.store.save(&slot.job, event.name(), super::now()).await
-            {
-                unsaved = Some(error);
-                slot.deferred.push(event);
+            if slot.job.apply(event.clone(), super::now()).is_ok() {
+                fail_point::before(event.name());
+                if let Err(error) = self.rooms.store.save(&slot.job, event.name(), super::now()).await {
+                    unsaved = Some(error);
+                    slot.deferred.push(event);
+                    continue;
+                }
+                fail_point::after(event.name());
             }
         }
         let ended = slot.job.stage == Stage::Ended;

@@ -4,6 +4,7 @@ use tokio::sync::oneshot;
 
 use super::Driver;
 use crate::{
+    fail_point,
     ids::JobId,
     store::{self, KeyUse, Submission},
 };
@@ -41,7 +42,9 @@ impl Driver {
             // A new job takes either decision.
             drop(job.apply(decided, now));
         }
+        fail_point::before("submitted");
         let uses = record(&self.rooms.store, &submissions, now).await;
+        fail_point::after("submitted");
         for ((Submission { job, .. }, reply), used) in submissions.into_iter().zip(replies).zip(uses) {
             let is_new = matches!(used, Ok(None));
             let answer = match used {
@@ -50,8 +53,10 @@ impl Driver {
                 Ok(Some(KeyUse::Other)) => Err(KeyTaken.into()),
                 Err(error) => Err(error.into()),
             };
+            fail_point::before("submission answered");
             // Whoever asked may be gone.
             drop(reply.send(answer));
+            fail_point::after("submission answered");
             if is_new {
                 self.taken(*job, "submitted", false).await;
             }

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     dispatch::report::{self, Report},
+    fail_point,
     lifecycle::{Ending, Event, Excerpt, Job, Stage},
     nomad,
     track::{
@@ -27,7 +28,10 @@ impl Rooms {
         let (excerpt, report) = match task {
             Some(task) => {
                 let _permit = self.permits.collections.acquire().await;
-                (self.excerpt(allocation, task).await?, self.report(allocation).await?)
+                fail_point::before("log read");
+                let read = (self.excerpt(allocation, task).await?, self.report(allocation).await?);
+                fail_point::after("log read");
+                read
             }
             None => (Excerpt::lost(), None),
         };
@@ -50,7 +54,9 @@ impl Rooms {
             if let Err(error) = self.grants.withdraw(allocation).await {
                 tracing::debug!(allocation, %error, "the grant is withdrawn later");
             }
+            fail_point::before("artifacts taken");
             let taken = self.artifacts.take(job.job_id, allocation, &job.work.artifacts).await?;
+            fail_point::after("artifacts taken");
             ending.artifacts = taken.artifacts;
             if let Some(remark) = taken.remark {
                 ending.message = format!("{}; {remark}", ending.message);

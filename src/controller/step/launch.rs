@@ -10,9 +10,10 @@ use crate::{
         launch,
         request::{self, Request, Run},
     },
+    fail_point,
     grant::{self, Grantable},
     ids::{ActionId, DispatchId, JobId},
-    lifecycle::{Cancellation, DEFAULT_TIMEOUT, Ending, Event, Job, Origin, Work, successes},
+    lifecycle::{Attempt, Cancellation, DEFAULT_TIMEOUT, Ending, Event, Job, Origin, Work, successes},
     nomad,
     outcome::{Cause, Outcome},
 };
@@ -112,8 +113,7 @@ impl Rooms {
                 let Some(Cancellation { cause, reason }) = job.cancelled.clone() else { return Ok(()) };
                 return self.refuse(job, cause, reason).await;
             }
-            None => match self.nomad.dispatch(&attempt.parent, &token, &attempt.meta, &attempt.payload).await
-            {
+            None => match self.send(attempt, &token).await {
                 Ok(child) => child,
                 // Nomad answers 500 where the job is gone or stopped, as it does for trouble of its own.
                 Err(error @ nomad::Error::Status { .. }) => {
@@ -132,6 +132,13 @@ impl Rooms {
         self.health.clear(Subject::Nomad);
         *seen = Seen { allocations: std::mem::take(&mut seen.allocations), ..Seen::default() };
         self.record(job, Event::Dispatched { child }).await
+    }
+
+    async fn send(&self, attempt: &Attempt, token: &str) -> Result<String, nomad::Error> {
+        fail_point::before("dispatch");
+        let child = self.nomad.dispatch(&attempt.parent, token, &attempt.meta, &attempt.payload).await;
+        fail_point::after("dispatch");
+        child
     }
 
     /// Registers the Nomad job that the present attempt is dispatched from. Gives whether that was possible:

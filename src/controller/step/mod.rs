@@ -24,7 +24,7 @@ use crate::{
     },
     approval,
     dispatch::{self, launch::BaseJobs, nodes::Nodes},
-    forge,
+    fail_point, forge,
     grant::{self, Grants, Upkeep},
     lifecycle::{Cancellation, Ending, Event, IllegalEvent, Job, Origin, Stage},
     metrics::{Measure, Metrics},
@@ -199,7 +199,9 @@ impl Rooms {
         let now = super::now();
         let (name, detail, measure) = (event.name(), detail(&event), Measure::of(job, &event, now));
         job.apply(event, now)?;
+        fail_point::before(name);
         self.store.save(job, name, now).await?;
+        fail_point::after(name);
         self.tell(job, name, detail);
         if let Some(measure) = measure {
             self.metrics.count(measure);
@@ -234,7 +236,9 @@ impl Rooms {
             }
             Step::Stop(reason) => {
                 for child in children(&job, &seen) {
+                    fail_point::before("child stopped");
                     self.nomad.deregister(&child).await?;
+                    fail_point::after("child stopped");
                 }
                 self.record(&mut job, Event::Stopped(reason)).await?;
             }
@@ -307,7 +311,9 @@ impl Rooms {
     async fn admit(&self, job: &mut Job, allocation: String, node: String) -> Result<(), Error> {
         let Some(attempt) = job.attempt() else { return Ok(()) };
         // The row decides: one allocation for each attempt, whatever else happens.
+        fail_point::before("admission");
         let chosen = self.store.admit(attempt.dispatch_id, &allocation, super::now()).await?;
+        fail_point::after("admission");
         self.record(job, Event::Admitted { allocation: chosen, node }).await
     }
 
@@ -339,7 +345,9 @@ impl Rooms {
     async fn finish(&self, job: &mut Job) -> Result<(), Error> {
         let now = super::now();
         job.apply(Event::Ended, now)?;
+        fail_point::before("ended");
         self.store.finish(job, self.result_path(job).as_deref(), now).await?;
+        fail_point::after("ended");
         let ending = job.ending.as_ref();
         let outcome = ending.map(|ending| format!("{}: {}", ending.cause.outcome(), ending.message));
         self.tell(job, "ended", outcome.unwrap_or_default());

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     controller::submit,
+    fail_point,
     intake::submission,
     lifecycle::Stage,
     outcome::Outcome,
@@ -98,8 +99,10 @@ impl Attendant {
             }
             Decision::Run => {
                 course.run = Some(pending.run(&trigger.name, now));
+                fail_point::before("trigger recorded");
                 self.keep(trigger, Own { pending: None, mark }, Some(course), event.into_iter().collect())
                     .await?;
+                fail_point::after("trigger recorded");
                 match self.submit(&trigger.course()).await? {
                     Ok(job_id) => Ok(Verdict::Ran(job_id)),
                     Err(refused) => Ok(Verdict::Failed(refused)),
@@ -184,7 +187,9 @@ impl Attendant {
                 tracing::warn!(trigger = run.trigger, error = chain(refused), "its job cannot be made");
             }
         }
+        fail_point::before("trigger's job noted");
         self.keep_course(name, after, event).await?;
+        fail_point::after("trigger's job noted");
         Ok(answer)
     }
 

@@ -1,6 +1,7 @@
 //! What the tests stand on: shared servers, container images, a world of its own for each test, git, and waiting.
 
 mod agent;
+mod audit;
 mod browser;
 mod canary;
 mod git;
@@ -8,6 +9,7 @@ mod git_http;
 pub(crate) mod gitea;
 pub(crate) mod images;
 mod nomad_api;
+mod oracles;
 mod own;
 mod random;
 mod result;
@@ -23,8 +25,13 @@ pub(crate) use git::Git;
 pub(crate) use git_http::GitHttp;
 pub(crate) use gitea::Gitea;
 pub(crate) use nomad_api::NomadApi;
+pub(crate) use oracles::Accepted;
+#[cfg(feature = "fail-points")]
+pub(crate) use oracles::{Breach, untold};
 pub(crate) use own::OwnServers;
 pub(crate) use random::Random;
+#[cfg(feature = "fail-points")]
+pub(crate) use random::seed;
 pub(crate) use result::{ends, ends_saying, ends_with_code};
 pub(crate) use shared::{Servers, docker, servers, servers_with_docker};
 pub(crate) use wait::{look_every, wait_for};

@@ -6,13 +6,22 @@ use std::io::Write as _;
 #[derive(Debug)]
 pub(crate) struct Random(u64);
 
+/// A seed from the clock, or from `CONSIGN_TEST_SEED`; it is printed.
+pub(crate) fn seed() -> u64 {
+    let clock = || jiff::Timestamp::now().as_second().unsigned_abs();
+    let seed = std::env::var("CONSIGN_TEST_SEED").map_or_else(|_| clock(), |text| text.parse().unwrap());
+    writeln!(std::io::stderr().lock(), "CONSIGN_TEST_SEED={seed}").unwrap();
+    seed
+}
+
 impl Random {
-    /// Seeded from the clock, or from `CONSIGN_TEST_SEED`.
+    /// Seeded with [`seed`].
     pub(crate) fn new() -> Self {
-        let clock = || jiff::Timestamp::now().as_second().unsigned_abs();
-        let seed = std::env::var("CONSIGN_TEST_SEED").map_or_else(|_| clock(), |text| text.parse().unwrap());
-        let mut output = std::io::stderr().lock();
-        writeln!(output, "CONSIGN_TEST_SEED={seed}").unwrap();
+        Self(seed())
+    }
+
+    /// The numbers of this seed.
+    pub(crate) fn from_seed(seed: u64) -> Self {
         Self(seed)
     }
 

@@ -20,7 +20,7 @@ use crate::support::wait_for;
 
 /// What a receiver does with what comes.
 #[derive(Debug, Clone)]
-pub(super) enum Behaviour {
+pub(crate) enum Behaviour {
     Take,
     /// Answers 500.
     Fail,
@@ -34,11 +34,11 @@ pub(super) enum Behaviour {
 
 /// One request.
 #[derive(Debug, Clone)]
-pub(super) struct Got {
-    pub(super) path: String,
-    pub(super) signature: String,
-    pub(super) body: Vec<u8>,
-    pub(super) at: Instant,
+pub(crate) struct Got {
+    pub(crate) path: String,
+    pub(crate) signature: String,
+    pub(crate) body: Vec<u8>,
+    pub(crate) at: Instant,
     taken: bool,
 }
 
@@ -52,7 +52,7 @@ struct Ledger {
 
 /// A running receiver; ends when the test is over.
 #[derive(Debug)]
-pub(super) struct Receiver {
+pub(crate) struct Receiver {
     address: String,
     ledger: Arc<Mutex<Ledger>>,
     task: JoinHandle<()>,
@@ -99,7 +99,7 @@ async fn take(State(ledger): State<Shared>, uri: Uri, headers: HeaderMap, body: 
 }
 
 impl Receiver {
-    pub(super) async fn start(behaviour: Behaviour) -> Self {
+    pub(crate) async fn start(behaviour: Behaviour) -> Self {
         let ledger = Arc::new(Mutex::new(Ledger { behaviour, got: Vec::new(), now: 0, most: 0 }));
         let router = Router::new().route("/{*path}", post(take)).with_state(Arc::clone(&ledger));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -108,31 +108,37 @@ impl Receiver {
         Self { address, ledger, task }
     }
 
-    pub(super) fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.address)
     }
 
-    pub(super) fn behave(&self, behaviour: Behaviour) {
+    pub(crate) fn behave(&self, behaviour: Behaviour) {
         lock(&self.ledger).behaviour = behaviour;
     }
 
     /// Everything that came, in order.
-    pub(super) fn got(&self) -> Vec<Got> {
+    pub(crate) fn got(&self) -> Vec<Got> {
         lock(&self.ledger).got.clone()
     }
 
+    /// Everything that came, as JSON.
+    #[cfg(feature = "fail-points")]
+    pub(crate) fn bodies(&self) -> Vec<Value> {
+        self.got().iter().map(Got::json).collect()
+    }
+
     /// What it answered 200 to.
-    pub(super) fn taken(&self) -> Vec<Got> {
+    pub(crate) fn taken(&self) -> Vec<Got> {
         self.got().into_iter().filter(|got| got.taken).collect()
     }
 
     /// The most requests that were under way at a time.
-    pub(super) fn most_at_a_time(&self) -> usize {
+    pub(crate) fn most_at_a_time(&self) -> usize {
         lock(&self.ledger).most
     }
 
     /// Waits until so many came, and gives them all.
-    pub(super) async fn wait_for(&self, count: usize, limit: Duration) -> Vec<Got> {
+    pub(crate) async fn wait_for(&self, count: usize, limit: Duration) -> Vec<Got> {
         wait_for(&format!("{count} webhooks"), limit, async || {
             let got = self.got();
             if got.len() >= count { Ok(got) } else { Err(format!("{} came", got.len())) }
@@ -142,7 +148,7 @@ impl Receiver {
 }
 
 impl Got {
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 }

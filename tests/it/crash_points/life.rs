@@ -1,0 +1,276 @@
+//! One world whose agent is killed and started again, and the work that comes in meanwhile.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
+    rc::Rc,
+    time::Duration,
+};
+
+use consign::{fail_point, outcome::Outcome};
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
+use tokio::{
+    runtime::Builder,
+    task::{JoinSet, LocalSet},
+};
+
+use super::{
+    plan::{Kind, Plan},
+    table::Rows,
+};
+use crate::{
+    support::{Accepted, Breach, World, action, untold, wait_for},
+    webhooks::receiver::{Behaviour, Receiver},
+};
+
+/// How long the agent may take to come to a point with each piece of work, until another piece comes in.
+const NEXT_PIECE: Duration = Duration::from_secs(3);
+/// How many pieces of work may come in for one kill.
+const PIECES: u64 = 30;
+/// How long anything else may take.
+const PATIENCE: Duration = Duration::from_mins(3);
+const TRIGGER_TOKEN: &str = "a-token-of-its-own";
+
+/// Whoever brings work.
+struct Callers {
+    world: World,
+    http: Client,
+    /// Submits, looks and cancels.
+    ann: String,
+    /// Approves.
+    ben: String,
+    receiver: Receiver,
+    secret: String,
+}
+
+/// Work that was accepted: its name, how it must end, and the kill that it came in for.
+type Taken = (String, Outcome, u64);
+
+/// Goes through the kills, asks the oracles, and gives what came of each point.
+pub(super) fn of_agents(plans: Vec<Plan>) -> Rows {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, through(plans))
+}
+
+async fn through(plans: Vec<Plan>) -> Rows {
+    let callers = Rc::new(Callers::new().await);
+    let audit = callers.world.audit().await;
+    let mut under_way = JoinSet::new();
+    for plan in &plans {
+        callers.kill(plan, &mut under_way).await;
+    }
+    let agent = callers.world.agent().await;
+    let mut taken: Vec<Taken> = under_way.join_all().await.into_iter().flatten().collect();
+    taken.extend(callers.runs_of_the_trigger().await);
+    callers.until_answered(&taken).await;
+    agent.kill();
+
+    let work = taken.iter().map(|(name, outcome, _)| (name.clone(), *outcome)).collect();
+    let accepted = Accepted { work, secret: (callers.secret.clone(), canary(&callers.world)) };
+    let mut violations = callers.world.violations(&accepted, &audit).await;
+    violations.extend(untold(taken.iter().map(|(name, ..)| name), &callers.receiver.bodies()));
+    audit.stop().await;
+    let mut rows = Rows::new();
+    for plan in &plans {
+        rows.entry(plan.point.clone()).or_default().kills += 1;
+    }
+    for violation in violations {
+        let of = taken.iter().find(|(name, ..)| *name == violation.name);
+        let plan = of.and_then(|(_, _, number)| plans.iter().find(|plan| plan.number == *number));
+        let row = rows.entry(plan.map(|plan| plan.point.clone()).unwrap_or_default()).or_default();
+        match violation.kind {
+            Breach::Lost => row.lost += 1,
+            Breach::Doubled => row.doubled += 1,
+            Breach::Leaked => row.leaked += 1,
+        }
+        row.violations.push(violation.to_string());
+    }
+    rows
+}
+
+/// The secret's value.
+fn canary(world: &World) -> String {
+    format!("canary of {}", world.name)
+}
+
+impl Callers {
+    async fn new() -> Self {
+        let world = World::new("points").await;
+        let receiver = Receiver::start(Behaviour::Take).await;
+        let token = world.path("trigger.token");
+        fs::write(&token, TRIGGER_TOKEN).unwrap();
+        fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
+        let secret = world.secret("POINTS");
+        let config = format!(
+            "{}record = \"repo\"\n\n[webhooks]\nallow_private = true\n\n[[trigger]]\nname = \"again\"\n\
+             kind = \"webhook\"\npath = \"/again\"\ntoken_file = {token:?}\noverlap = \"queue\"\n\n\
+             [trigger.action]\nformula = \"note\"\nblast_radius = \"low\"\nsecrets = [{secret:?}]\nnotify = [{:?}]\n",
+            world.config_toml().replace("high = \"merged\"", "high = \"review\""),
+            receiver.url("/trigger"),
+        );
+        world.bootstrap_with(&config);
+        world.put_secret(&secret, canary(&world).as_bytes());
+        let (note, hold) = (world.ledger_command(), format!("{}sleep 300\n", world.ledger_command()));
+        let note = format!("{note}echo kept > note.txt\n");
+        world.ops.commit("formulas", &[("formulas/note.sh", Some(&note)), ("formulas/hold.sh", Some(&hold))]);
+        let (ann, ben) = (world.token("ann", "read,submit"), world.token("ben", "read,approve"));
+        let http = Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
+        Self { world, http, ann, ben, receiver, secret }
+    }
+
+    /// Has the agent killed at one point, with as much work as it takes to get there.
+    async fn kill(self: &Rc<Self>, plan: &Plan, under_way: &mut JoinSet<Vec<Taken>>) {
+        let passes = plan.passes.to_string();
+        let armed = [(fail_point::POINT, plan.point.as_str()), (fail_point::PASSES, passes.as_str())];
+        let mut agent = self.world.launch_agent_with(&armed);
+        for piece in 0..PIECES {
+            let (callers, brought_for) = (Rc::clone(self), plan.clone());
+            under_way.spawn_local(async move { callers.bring(&brought_for, piece).await });
+            if piece < passes.parse().unwrap() {
+                continue;
+            }
+            if let Ok(status) = tokio::time::timeout(NEXT_PIECE, agent.ended()).await {
+                assert_eq!(status.signal(), Some(9), "{}: {}", plan.point, agent.log());
+                return;
+            }
+        }
+        panic!("the agent never came to the point {:?}: {}", plan.point, agent.log());
+    }
+
+    /// Brings one piece of work, as long as it takes until it is accepted.
+    async fn bring(&self, plan: &Plan, piece: u64) -> Vec<Taken> {
+        let name = format!("k{}-{piece}", plan.number);
+        match plan.kind(piece) {
+            Kind::Commit => {
+                let shaped = plan.change == "variant registered";
+                self.commit(&name, shaped.then_some(100 + plan.number * 10 + piece));
+                let names = [name.clone(), format!("{name}-after")];
+                names.map(|name| (name, Outcome::Succeeded, plan.number)).to_vec()
+            }
+            Kind::Submission => {
+                let job_id = self.submit(&name, "note", "high").await;
+                self.order(&job_id, "approve", &self.ben).await;
+                vec![(job_id, Outcome::Succeeded, plan.number)]
+            }
+            Kind::Cancelled => {
+                let job_id = self.submit(&name, "hold", "low").await;
+                self.until(&job_id, &["loading", "working"]).await;
+                self.order(&job_id, "cancel", &self.ann).await;
+                vec![(job_id, Outcome::Cancelled, plan.number)]
+            }
+            Kind::Event => {
+                self.insist("/again", TRIGGER_TOKEN, "", &Value::Null, StatusCode::OK).await;
+                Vec::new()
+            }
+        }
+    }
+
+    /// Commits two actions, the second of which waits for the first; of a shape of their own where `cpu` says so.
+    fn commit(&self, name: &str, cpu: Option<u64>) {
+        let resources = cpu.map(|cpu| format!("[resources]\ncpu = {cpu}\n")).unwrap_or_default();
+        let keys = format!(
+            "secrets = [{:?}]\nartifacts = [\"*.txt\"]\nnotify = [{:?}]\n",
+            self.secret,
+            self.receiver.url("/commit"),
+        );
+        let second = format!("{name}-after");
+        let texts = [
+            action(name, "note", &format!("{keys}{resources}")),
+            action(&second, "note", &format!("{keys}after = [{name:?}]\n{resources}")),
+        ];
+        let path = |name: &str| format!("actions/{name}.toml");
+        self.world.ops.commit(
+            name,
+            &[(&path(name), Some(texts[0].as_str())), (&path(&second), Some(texts[1].as_str()))],
+        );
+    }
+
+    async fn submit(&self, name: &str, formula: &str, blast_radius: &str) -> String {
+        let body = json!({
+            "formula": formula,
+            "blast_radius": blast_radius,
+            "secrets": [self.secret],
+            "artifacts": ["*.txt"],
+            "notify": [self.receiver.url("/submission")],
+        });
+        let answer = self.insist("/jobs", &self.ann, name, &body, StatusCode::ACCEPTED).await;
+        answer["job_id"].as_str().unwrap().to_owned()
+    }
+
+    async fn order(&self, job_id: &str, verb: &str, token: &str) {
+        self.insist(&format!("/jobs/{job_id}/{verb}"), token, "", &json!({}), StatusCode::OK).await;
+    }
+
+    /// Sends one request until it is answered so. While the agent is down, or begins, it is sent again.
+    async fn insist(&self, path: &str, token: &str, key: &str, body: &Value, expected: StatusCode) -> Value {
+        wait_for(&format!("an answer to POST {path}"), PATIENCE, async || {
+            let request = self.http.post(format!("{}{path}", self.world.agent_address())).bearer_auth(token);
+            let request = if key.is_empty() { request } else { request.header("Idempotency-Key", key) };
+            let answer = request.json(body).send().await.map_err(|error| error.to_string())?;
+            let status = answer.status();
+            let text = answer.text().await.map_err(|error| error.to_string())?;
+            if status == expected {
+                return Ok(serde_json::from_str(&text).unwrap());
+            }
+            // A formula that the agent has not read yet is none; what waits may have been seen to be queued.
+            let passes = status.is_server_error() || status == StatusCode::NOT_FOUND;
+            assert!(passes, "POST {path}: {status} {text}");
+            Err(text)
+        })
+        .await
+    }
+
+    async fn get(&self, path: &str) -> Result<Value, String> {
+        let request = self.http.get(format!("{}{path}", self.world.agent_address())).bearer_auth(&self.ann);
+        let answer = request.send().await.map_err(|error| error.to_string())?;
+        let text = answer.text().await.map_err(|error| error.to_string())?;
+        serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))
+    }
+
+    async fn until(&self, job_id: &str, states: &[&str]) {
+        wait_for(&format!("{job_id} to be {states:?}"), PATIENCE, async || {
+            let job = self.get(&format!("/jobs/{job_id}")).await?;
+            if states.iter().any(|state| job["state"] == *state) { Ok(()) } else { Err(job.to_string()) }
+        })
+        .await;
+    }
+
+    /// The jobs that the trigger has on record, once nothing of it is pending.
+    async fn runs_of_the_trigger(&self) -> Vec<Taken> {
+        let events = wait_for("the trigger to come to rest", PATIENCE, async || {
+            let details = self.get("/triggers/again?events=1000").await?;
+            let events = details["events"].as_array().cloned().unwrap_or_default();
+            let rests = events.iter().all(|event| event["fate"] != "pending");
+            let noted = events.iter().all(|event| event["fate"] != "ran" || event["job_id"].is_string());
+            if rests && noted { Ok(events) } else { Err(details.to_string()) }
+        })
+        .await;
+        let ran = events.iter().filter(|event| event["fate"] == "ran");
+        let jobs: Vec<Taken> = ran
+            .map(|event| (event["job_id"].as_str().unwrap().to_owned(), Outcome::Succeeded, u64::MAX))
+            .collect();
+        let different: BTreeSet<&String> = jobs.iter().map(|(name, ..)| name).collect();
+        assert_eq!(different.len(), jobs.len(), "each event has a job of its own: {events:?}");
+        jobs
+    }
+
+    /// Waits until every piece of work has its result, and the outbox is empty.
+    async fn until_answered(&self, taken: &[Taken]) {
+        wait_for("all results", PATIENCE, async || {
+            let paths: BTreeSet<String> = self.world.ops.paths().into_iter().collect();
+            let named =
+                |name: &String| paths.iter().any(|path| path.ends_with(&format!("/{name}.result.json")));
+            let missing: Vec<&String> =
+                taken.iter().map(|(name, ..)| name).filter(|name| !named(name)).collect();
+            if missing.is_empty() { Ok(()) } else { Err(format!("no result of {missing:?}")) }
+        })
+        .await;
+        wait_for("all webhooks", PATIENCE, async || {
+            let untold = untold(taken.iter().map(|(name, ..)| name), &self.receiver.bodies());
+            if untold.is_empty() { Ok(()) } else { Err(untold[0].to_string()) }
+        })
+        .await;
+    }
+}
