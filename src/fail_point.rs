@@ -12,13 +12,12 @@ pub const PASSES: &str = "CONSIGN_FAIL_POINT_PASSES";
 /// Every change of state in the store, in Nomad, in Vault, in the ops repo and at a webhook's receiver that a
 /// test ends the agent around, in the order of a job's life. Those of a job's record go by the name of the
 /// [event](crate::lifecycle::Event::name).
-pub const CHANGES: [&str; 32] = [
+pub const CHANGES: [&str; 31] = [
     "taken in",
     "submitted",
     "submission answered",
     "trigger recorded",
     "trigger's job noted",
-    "waiting",
     "released",
     "approved",
     "variant registered",

@@ -57,12 +57,15 @@ pub(super) fn of_agents(plans: Vec<Plan>) -> Rows {
 async fn through(plans: Vec<Plan>) -> Rows {
     let callers = Rc::new(Callers::new().await);
     let audit = callers.world.audit().await;
-    let mut under_way = JoinSet::new();
+    let (mut under_way, mut taken) = (JoinSet::new(), Vec::new());
     for plan in &plans {
         callers.kill(plan, &mut under_way).await;
+        while let Some(brought) = under_way.try_join_next() {
+            taken.extend(brought.unwrap());
+        }
     }
     let agent = callers.world.agent().await;
-    let mut taken: Vec<Taken> = under_way.join_all().await.into_iter().flatten().collect();
+    taken.extend(under_way.join_all().await.into_iter().flatten());
     taken.extend(callers.runs_of_the_trigger().await);
     callers.until_answered(&taken).await;
     agent.kill();
@@ -161,7 +164,7 @@ impl Callers {
                 vec![(job_id, Outcome::Cancelled, plan.number)]
             }
             Kind::Event => {
-                self.insist("/again", TRIGGER_TOKEN, "", &Value::Null, StatusCode::OK).await;
+                self.insist("/again", TRIGGER_TOKEN, "", &json!({})).await;
                 Vec::new()
             }
         }
@@ -195,23 +198,23 @@ impl Callers {
             "artifacts": ["*.txt"],
             "notify": [self.receiver.url("/submission")],
         });
-        let answer = self.insist("/jobs", &self.ann, name, &body, StatusCode::ACCEPTED).await;
+        let answer = self.insist("/jobs", &self.ann, name, &body).await;
         answer["job_id"].as_str().unwrap().to_owned()
     }
 
     async fn order(&self, job_id: &str, verb: &str, token: &str) {
-        self.insist(&format!("/jobs/{job_id}/{verb}"), token, "", &json!({}), StatusCode::OK).await;
+        self.insist(&format!("/jobs/{job_id}/{verb}"), token, "", &json!({})).await;
     }
 
-    /// Sends one request until it is answered so. While the agent is down, or begins, it is sent again.
-    async fn insist(&self, path: &str, token: &str, key: &str, body: &Value, expected: StatusCode) -> Value {
+    /// Sends one request until it is taken. While the agent is down, or begins, it is sent again.
+    async fn insist(&self, path: &str, token: &str, key: &str, body: &Value) -> Value {
         wait_for(&format!("an answer to POST {path}"), PATIENCE, async || {
             let request = self.http.post(format!("{}{path}", self.world.agent_address())).bearer_auth(token);
             let request = if key.is_empty() { request } else { request.header("Idempotency-Key", key) };
             let answer = request.json(body).send().await.map_err(|error| error.to_string())?;
             let status = answer.status();
             let text = answer.text().await.map_err(|error| error.to_string())?;
-            if status == expected {
+            if status.is_success() {
                 return Ok(serde_json::from_str(&text).unwrap());
             }
             // A formula that the agent has not read yet is none; what waits may have been seen to be queued.

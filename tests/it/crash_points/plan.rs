@@ -50,7 +50,7 @@ impl Plan {
             "submitted" | "submission answered" | "approved" => Kind::Submission,
             "trigger recorded" | "trigger's job noted" => Kind::Event,
             "cancelled" | "child stopped" | "stopped" => Kind::Cancelled,
-            "taken in" | "waiting" | "released" | "variant registered" => Kind::Commit,
+            "taken in" | "released" | "variant registered" => Kind::Commit,
             _ => {
                 let mut random = Random::from_seed(self.seed ^ (self.number << 8 | piece));
                 [Kind::Commit, Kind::Submission, Kind::Event][usize::try_from(random.between(0, 3)).unwrap()]
