@@ -93,7 +93,21 @@ impl Rooms {
         }
     }
 
-    pub(super) async fn withdraw(&self, job: &mut Job, seen: &Seen) -> Result<(), Error> {
+    /// Sees to it that an attempt's allocations are known: after a restart an ended one is heard of no more, and may
+    /// have an identity in Vault though it was never admitted.
+    async fn find_allocations(&self, job: &Job, seen: &mut Seen) -> Result<(), Error> {
+        let Some(attempt) = job.attempt().filter(|_| seen.allocations.is_empty()) else { return Ok(()) };
+        let prefix = format!("{}/dispatch-{}-", attempt.parent, attempt.dispatch_id);
+        let children = self.nomad.children(&prefix).await?.into_iter().map(|child| child.id);
+        let children: BTreeSet<String> = children.chain(attempt.child.clone()).collect();
+        for child in children {
+            self.nomad.job_allocations(&child).await?.into_iter().for_each(|one| seen.take(one));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn withdraw(&self, job: &mut Job, seen: &mut Seen) -> Result<(), Error> {
+        self.find_allocations(job, seen).await?;
         let admitted = job.attempt().and_then(|attempt| attempt.allocation.clone());
         let others = seen.allocations.keys().cloned();
         let allocations: BTreeSet<String> = admitted.into_iter().chain(others).collect();

@@ -247,7 +247,7 @@ impl Rooms {
                 let ending = Ending::without_task(reason.cause, reason.reason, super::now());
                 self.record(&mut job, Event::Concluded(ending)).await?;
             }
-            Step::Withdraw => self.withdraw(&mut job, &seen).await?,
+            Step::Withdraw => self.withdraw(&mut job, &mut seen).await?,
             Step::Again => {
                 seen = Seen::default();
                 self.record(&mut job, Event::Again).await?;

@@ -53,7 +53,8 @@ impl Plan {
             "taken in" | "released" | "variant registered" => Kind::Commit,
             _ => {
                 let mut random = Random::from_seed(self.seed ^ (self.number << 8 | piece));
-                [Kind::Commit, Kind::Submission, Kind::Event][usize::try_from(random.between(0, 3)).unwrap()]
+                [Kind::Commit, Kind::Submission, Kind::Cancelled, Kind::Event]
+                    [usize::try_from(random.between(0, 4)).unwrap()]
             }
         }
     }

@@ -29,14 +29,16 @@ pub(crate) struct Agent {
 }
 
 impl World {
-    /// The program with the test's configuration, and no tokens or settings of whoever runs the tests.
+    /// The program with the test's configuration, and no tokens or settings of whoever runs the tests:
+    /// `CONSIGN_TEST_PROGRAM`, or the one that was built with the tests.
     pub(crate) fn consign(&self, arguments: &[&str]) -> Command {
         self.consign_as("consign.toml", arguments)
     }
 
     /// The program with another configuration, a file in the test's folder.
     fn consign_as(&self, config: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_consign"));
+        let program = std::env::var("CONSIGN_TEST_PROGRAM");
+        let mut command = Command::new(program.as_deref().unwrap_or(env!("CARGO_BIN_EXE_consign")));
         command.args(arguments).arg("--config").arg(self.path(config));
         let foreign =
             |name: &str| ["CONSIGN_", "NOMAD_", "VAULT_"].iter().any(|prefix| name.starts_with(prefix));

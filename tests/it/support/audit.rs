@@ -10,7 +10,7 @@ use reqwest::Method;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
-use super::World;
+use super::{World, oracles::Allocation};
 
 /// The launch gate's entry.
 const GATE: &str = "secret/data/consign/go";
@@ -51,12 +51,12 @@ impl Audit {
         self.request(Method::DELETE, &Value::Null).await;
     }
 
-    /// Tells of every read of the gate or of a secret below `prefix` that was not an admitted allocation's, with
-    /// the work that it was for. `allocations` has the world's, each with the work that it was admitted for.
+    /// Tells of every read of the gate or of a secret below `prefix` that was not by an admitted one of the world's
+    /// `allocations`, with the work that it was for.
     pub(super) fn reads_were_granted(
         &self,
         prefix: &str,
-        allocations: &BTreeMap<String, String>,
+        allocations: &BTreeMap<String, Allocation>,
         mut tell: impl FnMut(&str, String),
     ) {
         let text = fs::read_to_string(&self.file).unwrap();
@@ -83,10 +83,11 @@ impl Audit {
             let is_ours = path.starts_with(&folder)
                 || path == GATE && allocation.is_some_and(|allocation| allocations.contains_key(allocation));
             let is_read = answer["request"]["operation"] == "read" && is_ours;
-            let name = allocation.and_then(|allocation| allocations.get(allocation));
-            if is_read && name.is_none_or(String::is_empty) {
+            let known = allocation.and_then(|allocation| allocations.get(allocation));
+            if is_read && !known.is_some_and(|known| known.is_admitted) {
+                let name = known.map(|known| known.name.as_str()).unwrap_or_default();
                 tell(
-                    "",
+                    name,
                     format!("{path} was read by {entity}, allocation {allocation:?}, which was not admitted"),
                 );
             }

@@ -68,6 +68,15 @@ struct Found {
     result: ResultFile,
 }
 
+/// An allocation, and what it was for.
+#[derive(Debug)]
+pub(super) struct Allocation {
+    /// The work.
+    pub(super) name: String,
+    /// Whether the launch gate was opened for it.
+    pub(super) is_admitted: bool,
+}
+
 impl World {
     /// The line of a formula that appends to the ledger: the attempt, its number and the allocation, in one write.
     pub(crate) fn ledger_command(&self) -> String {
@@ -87,7 +96,7 @@ impl World {
                 format!("{path} was written {commits} times")
             });
         }
-        let allocations = self.allocation_names(&found).await;
+        let allocations = self.allocations(&found).await;
         self.nothing_readable(accepted, &allocations, &mut report).await;
         audit.reads_were_granted(&self.prefix(), &allocations, |name, evidence| {
             report.require(false, Breach::Leaked, name, || evidence);
@@ -156,27 +165,30 @@ impl World {
         report.require(starts.is_empty(), Breach::Doubled, "", || format!("started for nobody: {starts:?}"));
     }
 
-    /// The work that each allocation of this world was the admitted one of; an empty name where it was none's.
-    async fn allocation_names(&self, found: &[Found]) -> BTreeMap<String, String> {
+    /// Every allocation of this world, by its id.
+    async fn allocations(&self, found: &[Found]) -> BTreeMap<String, Allocation> {
+        let attempts =
+            found.iter().flat_map(|found| found.result.attempts.iter().map(move |one| (found, one)));
+        let name_of: BTreeMap<&str, &str> = attempts
+            .clone()
+            .filter_map(|(found, attempt)| Some((attempt.nomad_job_id.as_deref()?, found.result.id.as_str())))
+            .collect();
+        let admitted: BTreeSet<&str> =
+            attempts.filter_map(|(_, attempt)| attempt.allocation_id.as_deref()).collect();
         let list = self.nomad.get("/v1/allocations").await.unwrap();
-        let all = list
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|one| (one["ID"].as_str().unwrap().to_owned(), String::new()));
-        let mut names: BTreeMap<String, String> = all.collect();
-        for Found { result, .. } in found {
-            let admitted = result.attempts.iter().filter_map(|attempt| attempt.allocation_id.clone());
-            names.extend(admitted.map(|allocation| (allocation, result.id.clone())));
-        }
-        names
+        let all = list.as_array().unwrap().iter().map(|one| {
+            let (id, child) = (one["ID"].as_str().unwrap(), one["JobID"].as_str().unwrap());
+            let name = name_of.get(child).copied().unwrap_or_default().to_owned();
+            (id.to_owned(), Allocation { name, is_admitted: admitted.contains(id) })
+        });
+        all.collect()
     }
 
     /// No group has a member, and no allocation an identity.
     async fn nothing_readable(
         &self,
         accepted: &Accepted,
-        allocations: &BTreeMap<String, String>,
+        allocations: &BTreeMap<String, Allocation>,
         report: &mut Report,
     ) {
         for group in [self.gate(), format!("{}-{}", self.prefix(), accepted.secret.0)] {
@@ -189,8 +201,10 @@ impl World {
         let aliases: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
         for alias in aliases["data"]["key_info"].as_object().into_iter().flatten() {
             let allocation = alias.1["name"].as_str().unwrap_or_default();
-            if let Some(name) = allocations.get(allocation) {
-                report.require(false, Breach::Leaked, name, || format!("the alias of {allocation} is left"));
+            if let Some(Allocation { name, is_admitted }) = allocations.get(allocation) {
+                report.require(false, Breach::Leaked, name, || {
+                    format!("the alias of {allocation} is left (admitted: {is_admitted})")
+                });
             }
         }
     }
