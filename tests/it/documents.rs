@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use consign::{action, config, formula, outcome::result_file::ResultFile};
+use consign::{action, config, fail_point::CHANGES, formula, outcome::result_file::ResultFile};
 
 fn root() -> PathBuf {
     env::var("CARGO_MANIFEST_DIR").expect("cargo runs the tests").into()
@@ -212,4 +212,38 @@ fn every_dependency_is_accounted_for() {
         let told: BTreeSet<&str> = rows.map(|(name, _)| name).filter(|name| *name != "crate").collect();
         assert_eq!(told, named, "docs/dependencies.md and Cargo.toml's [{key}] differ");
     }
+}
+
+/// What stands between backticks on a page.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn every_promise_names_tests_that_there_are() {
+    let page = fs::read_to_string(root().join("docs/reliability.md")).unwrap();
+    let promises: Vec<&str> = page.lines().filter(|line| line.starts_with("| P")).collect();
+    assert_eq!(promises.len(), 7, "{promises:?}");
+    for promise in promises {
+        let tests: Vec<&str> = code(promise).filter(|name| name.contains("::")).collect();
+        assert!(!tests.is_empty(), "{promise}");
+        for test in tests {
+            let (module, function) = test.rsplit_once("::").unwrap();
+            let file = root().join("tests/it").join(module.replace("::", "/")).with_extension("rs");
+            let text = fs::read_to_string(&file).unwrap_or_default();
+            let asynchronous = format!("#[tokio::test]\nasync fn {function}()");
+            let plain = format!("#[test]\nfn {function}()");
+            assert!(text.contains(&asynchronous) || text.contains(&plain), "there is no test {test}");
+        }
+    }
+}
+
+#[test]
+fn the_crash_table_has_every_fail_point() {
+    let page = fs::read_to_string(root().join("docs/reliability.md")).unwrap();
+    let table = page.split_once("| point | kills |").expect("the crash table").1;
+    let named: Vec<&str> =
+        table.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" |")).map(|row| row.0).collect();
+    let points = CHANGES.iter().flat_map(|change| [format!("before {change}"), format!("after {change}")]);
+    assert_eq!(named, points.chain(["all".to_owned()]).collect::<Vec<_>>());
 }
