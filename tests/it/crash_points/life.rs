@@ -30,7 +30,7 @@ const NEXT_PIECE: Duration = Duration::from_secs(3);
 /// How many pieces of work may come in for one kill.
 const PIECES: u64 = 30;
 /// How long anything else may take.
-const PATIENCE: Duration = Duration::from_mins(3);
+const PATIENCE: Duration = Duration::from_mins(10);
 const TRIGGER_TOKEN: &str = "a-token-of-its-own";
 
 /// Whoever brings work.
@@ -45,8 +45,8 @@ struct Callers {
     secret: String,
 }
 
-/// Work that was accepted: its name, how it must end, and the kill that it came in for.
-type Taken = (String, Outcome, u64);
+/// Work that was accepted: its name, how it must end, and the kill that it came in for, where that is known.
+type Taken = (String, Outcome, Option<u64>);
 
 /// Goes through the kills, asks the oracles, and gives what came of each point.
 pub(super) fn of_agents(plans: Vec<Plan>) -> Rows {
@@ -81,7 +81,7 @@ async fn through(plans: Vec<Plan>) -> Rows {
     }
     for violation in violations {
         let of = taken.iter().find(|(name, ..)| *name == violation.name);
-        let plan = of.and_then(|(_, _, number)| plans.iter().find(|plan| plan.number == *number));
+        let plan = of.and_then(|(_, _, number)| plans.iter().find(|plan| Some(plan.number) == *number));
         let row = rows.entry(plan.map(|plan| plan.point.clone()).unwrap_or_default()).or_default();
         match violation.kind {
             Breach::Lost => row.lost += 1,
@@ -108,9 +108,10 @@ impl Callers {
         let secret = world.secret("POINTS");
         let config = format!(
             "{}record = \"repo\"\n\n[webhooks]\nallow_private = true\n\n[[trigger]]\nname = \"again\"\n\
-             kind = \"webhook\"\npath = \"/again\"\ntoken_file = {token:?}\noverlap = \"queue\"\n\n\
+             kind = \"webhook\"\npath = \"/again\"\ntoken_file = \"{}\"\noverlap = \"queue\"\n\n\
              [trigger.action]\nformula = \"note\"\nblast_radius = \"low\"\nsecrets = [{secret:?}]\nnotify = [{:?}]\n",
             world.config_toml().replace("high = \"merged\"", "high = \"review\""),
+            token.display(),
             receiver.url("/trigger"),
         );
         world.bootstrap_with(&config);
@@ -150,18 +151,18 @@ impl Callers {
                 let shaped = plan.change == "variant registered";
                 self.commit(&name, shaped.then_some(100 + plan.number * 10 + piece));
                 let names = [name.clone(), format!("{name}-after")];
-                names.map(|name| (name, Outcome::Succeeded, plan.number)).to_vec()
+                names.map(|name| (name, Outcome::Succeeded, Some(plan.number))).to_vec()
             }
             Kind::Submission => {
                 let job_id = self.submit(&name, "note", "high").await;
                 self.order(&job_id, "approve", &self.ben).await;
-                vec![(job_id, Outcome::Succeeded, plan.number)]
+                vec![(job_id, Outcome::Succeeded, Some(plan.number))]
             }
             Kind::Cancelled => {
                 let job_id = self.submit(&name, "hold", "low").await;
                 self.until(&job_id, &["loading", "working"]).await;
                 self.order(&job_id, "cancel", &self.ann).await;
-                vec![(job_id, Outcome::Cancelled, plan.number)]
+                vec![(job_id, Outcome::Cancelled, Some(plan.number))]
             }
             Kind::Event => {
                 self.insist("/again", TRIGGER_TOKEN, "", &json!({})).await;
@@ -252,7 +253,7 @@ impl Callers {
         .await;
         let ran = events.iter().filter(|event| event["fate"] == "ran");
         let jobs: Vec<Taken> = ran
-            .map(|event| (event["job_id"].as_str().unwrap().to_owned(), Outcome::Succeeded, u64::MAX))
+            .map(|event| (event["job_id"].as_str().unwrap().to_owned(), Outcome::Succeeded, None))
             .collect();
         let different: BTreeSet<&String> = jobs.iter().map(|(name, ..)| name).collect();
         assert_eq!(different.len(), jobs.len(), "each event has a job of its own: {events:?}");
