@@ -94,7 +94,7 @@ impl Rooms {
     }
 
     /// Sees to it that an attempt's allocations are known: after a restart an ended one is heard of no more, and may
-    /// have an identity in Vault though it was never admitted.
+    /// have an identity in Vault though it was never admitted, which opens nothing.
     async fn find_allocations(&self, job: &Job, seen: &mut Seen) -> Result<(), Error> {
         let Some(attempt) = job.attempt().filter(|_| seen.allocations.is_empty()) else { return Ok(()) };
         let prefix = format!("{}/dispatch-{}-", attempt.parent, attempt.dispatch_id);
@@ -107,12 +107,13 @@ impl Rooms {
     }
 
     pub(super) async fn withdraw(&self, job: &mut Job, seen: &mut Seen) -> Result<(), Error> {
-        self.find_allocations(job, seen).await?;
         let admitted = job.attempt().and_then(|attempt| attempt.allocation.clone());
-        let others = seen.allocations.keys().cloned();
-        let allocations: BTreeSet<String> = admitted.into_iter().chain(others).collect();
-        for allocation in allocations {
-            self.grants.withdraw(&allocation).await?;
+        if let Some(admitted) = &admitted {
+            self.grants.withdraw(admitted).await?;
+        }
+        self.find_allocations(job, seen).await?;
+        for other in seen.allocations.keys().filter(|id| Some(*id) != admitted.as_ref()) {
+            self.grants.withdraw(other).await?;
         }
         // Whatever else was created for this attempt lost at the gate: it must not stay.
         let unended =

@@ -2,9 +2,8 @@
 
 use std::{collections::BTreeMap, fs, io::Write as _, path::Path};
 
-use serde::{Deserialize, Serialize};
-
 use consign::fail_point::CHANGES;
+use serde::{Deserialize, Serialize};
 
 /// What came of kills at one point.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

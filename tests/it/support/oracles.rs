@@ -243,6 +243,7 @@ impl World {
 
 /// What is wrong with what a receiver of webhooks got about work that has ended: not every phase was told of, or
 /// one under two ids. It may have got each more than once.
+#[cfg(feature = "fail-points")]
 pub(crate) fn untold<'name>(names: impl Iterator<Item = &'name String>, bodies: &[Value]) -> Vec<Violation> {
     let mut report = Report::default();
     for name in names {

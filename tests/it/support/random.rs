@@ -17,7 +17,7 @@ pub(crate) fn seed() -> u64 {
 impl Random {
     /// Seeded with [`seed`].
     pub(crate) fn new() -> Self {
-        Self(seed())
+        Self::from_seed(seed())
     }
 
     /// The numbers of this seed.
