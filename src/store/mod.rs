@@ -239,6 +239,12 @@ impl Store {
         sqlx::query(text).execute(&self.pool).await.unwrap();
     }
 
+    /// Gives no revision until one is on record.
+    #[cfg(test)]
+    pub(crate) fn forget_revision(&self) {
+        self.revision.send_replace(None);
+    }
+
     /// Finishes what is under way and closes the database.
     pub async fn close(&self) {
         self.pool.close().await;

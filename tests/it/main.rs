@@ -11,8 +11,8 @@ mod client;
 mod commands;
 mod completions;
 mod container;
-mod corpus;
 mod contract;
+mod corpus;
 #[cfg(feature = "fail-points")]
 mod crash_points;
 mod crashes;

@@ -85,6 +85,7 @@ fn dispatched(id: &str, work: &Work) {
         context: work.context.clone(),
         revision: None,
         secrets: work.secrets.clone(),
+        unmasked: work.unmasked,
         bot: None,
         args: work.args.clone(),
         env: work.env.clone(),

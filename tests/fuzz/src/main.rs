@@ -22,7 +22,10 @@ const LIMIT: Duration = Duration::from_secs(1);
 /// Which target runs.
 const TARGET: &str = "CONSIGN_FUZZ_TARGET";
 
-const TARGETS: [(&str, fn(&[u8])); 8] = [
+/// Tries one input, and panics where it breaks a promise.
+type Check = fn(&[u8]);
+
+const TARGETS: [(&str, Check); 8] = [
     ("action", action::check),
     ("events", events::check),
     ("lifecycle", lifecycle::check),
@@ -33,7 +36,7 @@ const TARGETS: [(&str, fn(&[u8])); 8] = [
     ("words", words::check),
 ];
 
-fn target() -> fn(&[u8]) {
+fn target() -> Check {
     let name = env::var(TARGET).unwrap_or_default();
     match TARGETS.iter().find(|(known, _)| *known == name) {
         Some((_, check)) => *check,
@@ -46,7 +49,7 @@ fn processor_time() -> Duration {
 }
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
-    static CHECK: OnceLock<fn(&[u8])> = OnceLock::new();
+    static CHECK: OnceLock<Check> = OnceLock::new();
     let check = CHECK.get_or_init(target);
     let before = processor_time();
     check(input);

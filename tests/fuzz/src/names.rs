@@ -37,13 +37,11 @@ fn ids(text: &str) {
     written(SecretName::parse(text), text);
     written(BotName::parse(text), text);
     written(Revision::parse(text), text);
-    for id in
-        [text.parse::<JobId>().map(|id| id.to_string()), text.parse::<DispatchId>().map(|id| id.to_string())]
-    {
-        if let Ok(id) = id {
-            assert!(id.eq_ignore_ascii_case(text));
-            assert_eq!(id.parse::<JobId>().map(|id| id.to_string()), Ok(id));
-        }
+    let job_id = text.parse::<JobId>().map(|id| id.to_string());
+    let dispatch_id = text.parse::<DispatchId>().map(|id| id.to_string());
+    for id in [job_id, dispatch_id].into_iter().flatten() {
+        assert!(id.eq_ignore_ascii_case(text));
+        assert_eq!(id.parse::<JobId>().map(|id| id.to_string()), Ok(id));
     }
     if is_id {
         let path = format!("actions/2026/{text}.toml");

@@ -132,6 +132,7 @@ impl Bench {
         ] {
             self.store.execute(statement).await;
         }
+        self.store.forget_revision();
     }
 
     /// Starts the agent on what the store has.

@@ -205,7 +205,7 @@ impl<'bench> Schedule<'bench> {
 
     /// Looks at the branch, as the watch does: what differs between the revision on record and the tip.
     async fn look(&mut self) {
-        let revision = self.bench.store.revision().await.unwrap();
+        let revision = self.bench.store.revision();
         let (before, after, tip) = {
             let world = self.world.borrow();
             let seen = revision.as_ref().map_or(0, number);
@@ -394,7 +394,7 @@ impl<'bench> Schedule<'bench> {
             return false;
         }
         let pending = self.bench.store.pending_results(1).await.unwrap();
-        let seen = self.bench.store.revision().await.unwrap().as_ref().map_or(0, number);
+        let seen = self.bench.store.revision().as_ref().map_or(0, number);
         pending.is_empty() && seen == self.world.borrow().commits.len() - 1
     }
 }
