@@ -225,6 +225,7 @@ fn what_a_task_is_told_fits_and_stays_literal() {
             timeout: Span::from_secs(60),
             artifacts: Vec::new(),
             from_step: None,
+            unmasked: false,
             body: Body::Program(case.script.as_ref().map_or("exit 0".to_owned(), joined)),
             declared: Declared::default(),
         };

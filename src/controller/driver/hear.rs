@@ -2,6 +2,8 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use jiff::Timestamp;
+
 use super::{
     super::{
         meet::{self, Met},
@@ -85,9 +87,12 @@ impl Driver {
         let allocations: HashSet<&str> =
             scan.allocations.iter().map(|allocation| allocation.id.as_str()).collect();
         let mut missed = Vec::new();
+        let now = super::super::now();
+        // A dispatch that is still to come was before the clock was set back.
+        let before = |at: Timestamp| at < scan.began_at || at > now;
         for (job_id, slot) in &mut self.slots {
             let Some(attempt) = slot.job.attempt().filter(|_| slot.job.stage.launched()) else { continue };
-            let dispatched = attempt.dispatched_at.is_some_and(|at| at < scan.began_at);
+            let dispatched = attempt.dispatched_at.is_some_and(before);
             let found = match (&attempt.allocation, &attempt.child) {
                 (Some(allocation), _) => allocations.contains(allocation.as_str()),
                 (None, Some(child)) => children.contains(child.as_str()),

@@ -15,18 +15,13 @@ mod stand_ins;
 mod vault;
 mod world;
 
-use std::{
-    io::Write as _,
-    time::{Duration, Instant},
-};
+use std::{io::Write as _, time::Instant};
 
 use agent::Bench;
 use schedule::Schedule;
 
-/// How long schedules are tried where no number of them is asked for.
-const TIME: Duration = Duration::from_secs(20);
-/// How many schedules are tried at least.
-const LEAST: u64 = 20;
+/// How many schedules are tried where no number of them is asked for: the same ones on every machine, in about 20 s.
+const SCHEDULES: u64 = 100;
 
 /// Seeds that failed once, with what each of them found.
 const FOUND: &[(u64, &str)] = &[
@@ -34,6 +29,7 @@ const FOUND: &[(u64, &str)] = &[
         61,
         "an allocation that Nomad had lost was looked for again and again, because the look itself remembered it",
     ),
+    (93, "after the clock was set back, no scan missed a task whose allocation Nomad had collected"),
     (141, "after the clock was set back by ten years, the next attempt was ten years away"),
     (1000, "the same for one that Nomad had collected, of a child that was dispatched by hand"),
 ];
@@ -63,12 +59,12 @@ fn try_seed(seed: u64) {
 #[test]
 fn no_schedule_breaks_a_promise() {
     let from = asked("CONSIGN_FROM_SEED").unwrap_or(1);
-    let count = asked("CONSIGN_SEEDS");
+    let count = asked("CONSIGN_SEEDS").unwrap_or(SCHEDULES);
     let began = Instant::now();
     let (mut tried, mut deaths, mut starts) = (0, 0, 0);
     let failed = on_runtime(async {
         let bench = Bench::new().await;
-        while count.map_or_else(|| tried < LEAST || began.elapsed() < TIME, |count| tried < count) {
+        while tried < count {
             let seed = from + tried;
             let outcome = Schedule::new(&bench, seed, false).await.run().await;
             (tried, deaths, starts) = (tried + 1, deaths + outcome.deaths, starts + outcome.starts);
