@@ -78,7 +78,9 @@ async fn ended_at_the_gate(world: &World, child: &str) {
     wait_for(&format!("{child} to be stopped"), LIMIT, async || {
         let record = job(world, child).await?;
         let allocations = allocations(world, child).await;
-        let over = allocations.iter().all(|allocation| allocation["ClientStatus"] == "complete");
+        // One that is stopped while its task is set up counts as failed.
+        let is_over = |status: &Value| status == "complete" || status == "failed";
+        let over = allocations.iter().all(|allocation| is_over(&allocation["ClientStatus"]));
         if record["Stop"] == true && over { Ok(()) } else { Err(format!("{allocations:?}")) }
     })
     .await;

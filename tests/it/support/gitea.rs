@@ -247,6 +247,15 @@ impl Gitea {
             if status.is_success() { Ok(()) } else { Err(format!("{status}: {answer}")) }
         })
         .await;
+        let (_, pull) =
+            self.ask(person, Method::GET, &format!("/repos/{REPOSITORY}/pulls/{number}"), None).await;
+        let commit = pull["merge_commit_sha"].as_str().unwrap();
+        let path = format!("/repos/{REPOSITORY}/commits/{commit}/pull");
+        wait_for("the commit to be known as the pull request's", Duration::from_secs(30), async || {
+            let (status, answer) = self.ask(person, Method::GET, &path, None).await;
+            if status.is_success() { Ok(()) } else { Err(format!("{status}: {answer}")) }
+        })
+        .await;
     }
 
     /// Makes the forge itself tell `url` of these events, signed with `secret`.
