@@ -15,7 +15,7 @@ use crate::{
     lifecycle::Work,
     ops_repo::{self, OpsRepo},
     outcome::Cause,
-    validation::{self, Checked},
+    validation::{self, Formulas as _},
     webhook::resolve,
 };
 
@@ -73,12 +73,12 @@ pub async fn read(
     let on_loopback = submitted.on_loopback;
     let mut body = completed(submitted).map_err(Refused::Invalid)?;
     let text = text(&body).map_err(Refused::Invalid)?;
-    let action = validation::check_action(&path, text.as_bytes()).map_err(|invalid| refused(&invalid))?;
-    let formulas = formulas.take(repo, revision, action.formula).await?;
-    let valid = match validation::check(&path, text.as_bytes(), &*formulas) {
-        Checked::Valid(valid) => valid,
-        Checked::Invalid(invalid) => return Err(refused(&invalid)),
-    };
+    let content = text.as_bytes();
+    let action = validation::check_action(&path, content).map_err(|invalid| refused(&invalid))?;
+    let formulas = formulas.take(repo, revision, action.formula.clone()).await?;
+    let files = formulas.files(&action.formula);
+    let valid = validation::check_formula(&path, content, action, &files, &formulas.names())
+        .map_err(|invalid| refused(&invalid))?;
     let receivers: BTreeSet<&str> = valid.action.notify.iter().map(String::as_str).collect();
     let unwelcome = resolve::refused(rules.receivers.for_submitter(on_loopback), &receivers).await;
     if let Some(refused) = refused_receiver(&valid.action, &unwelcome) {
@@ -88,8 +88,10 @@ pub async fn read(
         .map_err(|refused| Refused::Invalid(format!("`{}`: {}", refused.key, refused.message)))?;
     let mut work = work(&valid, decided);
     work.notify.iter_mut().for_each(|receiver| receiver.loopback = on_loopback);
-    body.remove("notify");
-    let text = self::text(&body).map_err(Refused::Invalid)?;
+    let text = match body.remove("notify") {
+        Some(_) => self::text(&body).map_err(Refused::Invalid)?,
+        None => text,
+    };
     Ok(Sound { action: valid.action, work, text })
 }
 
@@ -119,11 +121,13 @@ fn completed(submitted: Submitted<'_>) -> Result<Map<String, Value>, String> {
 
 /// The action file that says the same.
 fn text(body: &Map<String, Value>) -> Result<String, String> {
-    for (key, value) in body {
-        toml::Value::try_from(value)
-            .map_err(|error| format!("`{}` cannot be read: {error}", key.escape_debug()))?;
-    }
-    toml::to_string(body).map_err(|error| format!("the action cannot be read: {error}"))
+    toml::to_string(body).map_err(|error| {
+        let unreadable = |(key, value): (&String, &Value)| {
+            let error = toml::Value::try_from(value).err()?;
+            Some(format!("`{}` cannot be read: {error}", key.escape_debug()))
+        };
+        body.iter().find_map(unreadable).unwrap_or_else(|| format!("the action cannot be read: {error}"))
+    })
 }
 
 /// Takes the members that are null out of every object: TOML has no null, and none of them says anything.

@@ -1,6 +1,6 @@
 //! The latest changes of jobs' phases, for whoever listens: written with the job's record.
 
-use sqlx::{Row as _, Sqlite, Transaction};
+use sqlx::{QueryBuilder, Row as _, Sqlite, Transaction};
 use tokio::sync::watch;
 
 use super::{Error, Store, failed};
@@ -58,20 +58,25 @@ impl Store {
     }
 }
 
-/// Keeps a change of a job's phase, and lets the oldest one go.
-pub(super) async fn keep(transaction: &mut Transaction<'_, Sqlite>, body: Body) -> Result<(), Error> {
-    let job_id = body.job_id.clone();
-    let text = serde_json::to_string(&body.without_contents())
-        .map_err(|source| Error::Record { job_id: job_id.clone(), source })?;
-    let sequence: i64 =
-        sqlx::query_scalar("INSERT INTO events (job_id, body) VALUES ($1, $2) RETURNING sequence")
-            .bind(job_id)
-            .bind(text)
-            .fetch_one(&mut **transaction)
-            .await
-            .map_err(failed("write an event"))?;
+/// Keeps changes of jobs' phases, and lets the oldest ones go.
+pub(super) async fn keep(transaction: &mut Transaction<'_, Sqlite>, bodies: Vec<Body>) -> Result<(), Error> {
+    if bodies.is_empty() {
+        return Ok(());
+    }
+    let mut rows = Vec::with_capacity(bodies.len());
+    for body in bodies {
+        let job_id = body.job_id.clone();
+        let text = serde_json::to_string(&body.without_contents())
+            .map_err(|source| Error::Record { job_id: job_id.clone(), source })?;
+        rows.push((job_id, text));
+    }
+    let mut insert = QueryBuilder::new("INSERT INTO events (job_id, body) ");
+    insert.push_values(rows, |mut row, (job_id, text)| {
+        row.push_bind(job_id).push_bind(text);
+    });
+    let written = insert.build().execute(&mut **transaction).await.map_err(failed("write an event"))?;
     sqlx::query("DELETE FROM events WHERE sequence <= $1")
-        .bind(sequence - EVENTS_KEPT)
+        .bind(written.last_insert_rowid() - EVENTS_KEPT)
         .execute(&mut **transaction)
         .await
         .map_err(failed("let an old event go"))

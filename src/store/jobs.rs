@@ -1,13 +1,13 @@
 //! Jobs, their children and the journal of what happened to them.
 
-use std::str::FromStr as _;
+use std::{collections::HashMap, str::FromStr as _};
 
 use jiff::Timestamp;
-use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Row as _, Sqlite, Transaction, sqlite::SqliteRow};
 use ulid::Ulid;
 
 use super::{
-    Error, Store, durations::write_duration, failed, outbox, results::write_result, submissions::write_end,
+    Error, Store, durations::write_duration, failed, outbox, results::write_result, submissions::write_ends,
     word,
 };
 use crate::{
@@ -105,83 +105,142 @@ impl Store {
     }
 }
 
+/// How many jobs one statement puts on record at most: with ten values each they are far from SQLite's limit of 32,766
+/// for one statement.
+pub(super) const JOBS_AT_ONCE: usize = 256;
+
 pub(super) async fn write_job(
     transaction: &mut Transaction<'_, Sqlite>,
     job: &Job,
     event: &str,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let phase_before = outbox::phase_on_record(transaction, job).await?;
-    write_record(transaction, job, phase_before.as_deref(), event, now).await?;
-    write_end(transaction, job).await
+    write_jobs(transaction, &[job], event, now).await
 }
 
-/// As [`write_job`], for a caller that knows the phase on record, and writes by itself what is kept of submitted
-/// work.
-pub(super) async fn write_record(
+/// Puts jobs as they now are on record, each once, with what happened to all of them: in as many statements as it takes
+/// for one. They are at most [`JOBS_AT_ONCE`].
+pub(super) async fn write_jobs(
     transaction: &mut Transaction<'_, Sqlite>,
-    job: &Job,
-    phase_before: Option<&str>,
+    jobs: &[&Job],
     event: &str,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let job_id = job.job_id.to_string();
-    let record =
-        serde_json::to_string(job).map_err(|source| Error::Record { job_id: job_id.clone(), source })?;
-    let (key, path) = match &job.origin {
-        Origin::Action { id, path, .. } => (Some(id.key()), Some(path.as_str())),
-        Origin::Submitted { .. } | Origin::Hand { .. } => (None, None),
-    };
-    // A file that claims a taken id has a row, without the id.
-    let key = match key {
-        Some(key) => {
-            let holder: Option<String> = sqlx::query_scalar("SELECT job_id FROM jobs WHERE action_key = $1")
-                .bind(&key)
-                .fetch_optional(&mut **transaction)
-                .await
-                .map_err(failed("look an action up"))?;
-            holder.is_none_or(|holder| holder == job_id).then_some(key)
+    let known = Known::read(transaction, jobs).await?;
+    let changes = write_records(transaction, jobs, &known).await?;
+    let announced = jobs.iter().filter(|job| known.phase(job) != Some(job.phase().as_str()));
+    let announced = announced.filter_map(|job| Some((*job, *changes.get(&job.job_id.to_string())?)));
+    outbox::announce(transaction, &announced.collect::<Vec<_>>(), now).await?;
+    let children = jobs.iter().filter_map(|job| Some((job.attempt()?.child.as_ref()?, job.job_id)));
+    let children: Vec<_> = children.collect();
+    if !children.is_empty() {
+        let mut insert = QueryBuilder::new("INSERT INTO children (child, job_id) ");
+        insert.push_values(children, |mut row, (child, job_id)| {
+            row.push_bind(child).push_bind(job_id.to_string());
+        });
+        insert.push(" ON CONFLICT DO NOTHING");
+        insert.build().execute(&mut **transaction).await.map_err(failed("write a child"))?;
+    }
+    let mut insert = QueryBuilder::new("INSERT INTO journal (job_id, at, event, phase) ");
+    insert.push_values(jobs, |mut row, job| {
+        row.push_bind(job.job_id.to_string())
+            .push_bind(now.as_millisecond())
+            .push_bind(event)
+            .push_bind(job.phase().as_str());
+    });
+    insert.build().execute(&mut **transaction).await.map_err(failed("write the journal"))?;
+    write_ends(transaction, jobs).await
+}
+
+/// What is on record before some jobs are written.
+struct Known {
+    /// The phase of each, by its id.
+    phases: HashMap<String, String>,
+    /// Whose the action ids are that they go by, in lower case.
+    holders: HashMap<String, String>,
+}
+
+impl Known {
+    async fn read(transaction: &mut Transaction<'_, Sqlite>, jobs: &[&Job]) -> Result<Self, Error> {
+        let mut select = QueryBuilder::new("SELECT job_id, action_key, phase FROM jobs WHERE job_id IN (");
+        let mut ids = select.separated(", ");
+        for job in jobs {
+            ids.push_bind(job.job_id.to_string());
         }
-        None => None,
-    };
-    let phase_changes: u32 = sqlx::query_scalar(
-        "INSERT INTO jobs (job_id, action_key, path, stage, phase, submitted_at, record, phase_changes)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, 1)
-         ON CONFLICT (job_id) DO UPDATE SET path = excluded.path, stage = excluded.stage,
+        let keys: Vec<String> = jobs.iter().filter_map(|job| action_key(job)).collect();
+        if !keys.is_empty() {
+            select.push(") OR action_key IN (");
+            let mut list = select.separated(", ");
+            for key in keys {
+                list.push_bind(key);
+            }
+        }
+        select.push(")");
+        let rows = select.build().fetch_all(&mut **transaction).await.map_err(failed("look jobs up"))?;
+        let (mut phases, mut holders) = (HashMap::new(), HashMap::new());
+        for row in rows {
+            let job_id: String = row.get(0);
+            if let Some(key) = row.get::<Option<String>, _>(1) {
+                holders.insert(key, job_id.clone());
+            }
+            phases.insert(job_id, row.get(2));
+        }
+        Ok(Self { phases, holders })
+    }
+
+    fn phase(&self, job: &Job) -> Option<&str> {
+        self.phases.get(&job.job_id.to_string()).map(String::as_str)
+    }
+}
+
+/// The action's id in lower case, for a job that has one.
+fn action_key(job: &Job) -> Option<String> {
+    match &job.origin {
+        Origin::Action { id, .. } => Some(id.key()),
+        Origin::Submitted { .. } | Origin::Hand { .. } => None,
+    }
+}
+
+/// Writes the records; gives how often each job's phase has changed by now.
+async fn write_records(
+    transaction: &mut Transaction<'_, Sqlite>,
+    jobs: &[&Job],
+    known: &Known,
+) -> Result<HashMap<String, u32>, Error> {
+    let mut rows = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        let job_id = job.job_id.to_string();
+        let record =
+            serde_json::to_string(job).map_err(|source| Error::Record { job_id: job_id.clone(), source })?;
+        // A file that claims a taken id has a row, without the id.
+        let key = action_key(job).filter(|key| known.holders.get(key).is_none_or(|holder| *holder == job_id));
+        let path = match &job.origin {
+            Origin::Action { path, .. } => Some(path.as_str()),
+            Origin::Submitted { .. } | Origin::Hand { .. } => None,
+        };
+        rows.push((job, job_id, key, path, record));
+    }
+    let mut insert = QueryBuilder::new(
+        "INSERT INTO jobs (job_id, action_key, path, stage, phase, submitted_at, record, phase_changes) ",
+    );
+    insert.push_values(rows, |mut row, (job, job_id, key, path, record)| {
+        row.push_bind(job_id)
+            .push_bind(key)
+            .push_bind(path)
+            .push_bind(word(&job.stage))
+            .push_bind(job.phase().as_str())
+            .push_bind(job.submitted_at.as_millisecond())
+            .push_bind(record)
+            .push_bind(1);
+    });
+    insert.push(
+        " ON CONFLICT (job_id) DO UPDATE SET path = excluded.path, stage = excluded.stage,
              phase = excluded.phase, record = excluded.record,
              phase_changes = phase_changes + (phase <> excluded.phase)
-         RETURNING phase_changes",
-    )
-    .bind(&job_id)
-    .bind(key)
-    .bind(path)
-    .bind(word(&job.stage))
-    .bind(job.phase().as_str())
-    .bind(job.submitted_at.as_millisecond())
-    .bind(record)
-    .fetch_one(&mut **transaction)
-    .await
-    .map_err(failed("write a job"))?;
-    if phase_before != Some(job.phase().as_str()) {
-        outbox::announce(transaction, job, phase_changes, now).await?;
-    }
-    if let Some(child) = job.attempt().and_then(|attempt| attempt.child.as_ref()) {
-        sqlx::query("INSERT INTO children (child, job_id) VALUES ($1, $2) ON CONFLICT DO NOTHING")
-            .bind(child)
-            .bind(&job_id)
-            .execute(&mut **transaction)
-            .await
-            .map_err(failed("write a child"))?;
-    }
-    sqlx::query("INSERT INTO journal (job_id, at, event, phase) VALUES ($1, $2, $3, $4)")
-        .bind(&job_id)
-        .bind(now.as_millisecond())
-        .bind(event)
-        .bind(job.phase().as_str())
-        .execute(&mut **transaction)
-        .await
-        .map_err(failed("write the journal"))
-        .map(drop)
+         RETURNING job_id, phase_changes",
+    );
+    let rows = insert.build().fetch_all(&mut **transaction).await.map_err(failed("write jobs"))?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 pub(super) fn read_job(row: &SqliteRow) -> Result<Job, Error> {

@@ -147,30 +147,32 @@ impl Store {
     }
 }
 
-/// The phase that a job has on record.
-pub(super) async fn phase_on_record(
-    transaction: &mut Transaction<'_, Sqlite>,
-    job: &Job,
-) -> Result<Option<String>, Error> {
-    sqlx::query_scalar("SELECT phase FROM jobs WHERE job_id = $1")
-        .bind(job.job_id.to_string())
-        .fetch_optional(&mut **transaction)
-        .await
-        .map_err(failed("read a job's phase"))
-}
-
-/// Puts on record that a job's phase has changed for the `sequence`-th time: in the outbox for each of its URLs, and
-/// for listeners.
+/// Puts on record that the phases of jobs have changed, each for the time that is beside it: in the outbox for each of
+/// their URLs, and for listeners.
 pub(super) async fn announce(
     transaction: &mut Transaction<'_, Sqlite>,
-    job: &Job,
-    sequence: u32,
+    jobs: &[(&Job, u32)],
     now: Timestamp,
 ) -> Result<(), Error> {
-    let job_id = job.job_id.to_string();
-    let body = Body::of(job, WebhookId::new(), sequence, now);
-    let text =
-        serde_json::to_string(&body).map_err(|source| Error::Record { job_id: job_id.clone(), source })?;
+    let mut changes = Vec::with_capacity(jobs.len());
+    for (job, sequence) in jobs {
+        let body = Body::of(job, WebhookId::new(), *sequence, now);
+        if !job.work.notify.is_empty() {
+            notify(transaction, job, &body, now).await?;
+        }
+        changes.push(body);
+    }
+    events::keep(transaction, changes).await
+}
+
+async fn notify(
+    transaction: &mut Transaction<'_, Sqlite>,
+    job: &Job,
+    body: &Body,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let text = serde_json::to_string(body)
+        .map_err(|source| Error::Record { job_id: body.job_id.clone(), source })?;
     for receiver in &job.work.notify {
         sqlx::query(
             "INSERT INTO webhooks (job_id, url, sequence, receiver, loopback, body, due_at)
@@ -178,9 +180,9 @@ pub(super) async fn announce(
              WHERE NOT EXISTS (SELECT 1 FROM webhooks_ended WHERE job_id = $1 AND url = $2)
              ON CONFLICT DO NOTHING",
         )
-        .bind(&job_id)
+        .bind(&body.job_id)
         .bind(&receiver.url)
-        .bind(sequence)
+        .bind(body.sequence)
         .bind(origin(&receiver.url))
         .bind(receiver.loopback)
         .bind(&text)
@@ -189,7 +191,7 @@ pub(super) async fn announce(
         .await
         .map_err(failed("put a webhook in the outbox"))?;
     }
-    events::keep(transaction, body).await
+    Ok(())
 }
 
 async fn delay(

@@ -1,9 +1,12 @@
 //! Submitted work: the keys that keep a repeated request from running twice, and its end after a while.
 
 use jiff::Timestamp;
-use sqlx::{Row as _, Sqlite, Transaction};
+use sqlx::{QueryBuilder, Row as _, Sqlite, Transaction};
 
-use super::{Error, Store, failed, jobs::write_record};
+use super::{
+    Error, Store, failed,
+    jobs::{JOBS_AT_ONCE, write_jobs},
+};
 use crate::{
     ids::JobId,
     lifecycle::{Job, Origin, Stage},
@@ -56,8 +59,18 @@ impl Store {
     ) -> Result<Vec<Option<KeyUse>>, Error> {
         let mut transaction = self.begin().await?;
         let mut uses = Vec::with_capacity(submissions.len());
-        for submission in submissions {
-            uses.push(write_submission(&mut transaction, submission, now).await?);
+        for Submission { job, key, .. } in submissions {
+            uses.push(match key {
+                Some(key) => take_key(&mut transaction, key, job.job_id).await?,
+                None => None,
+            });
+        }
+        let new = submissions.iter().zip(&uses).filter(|(_, used)| used.is_none());
+        let new: Vec<&Submission> = new.map(|(submission, _)| submission).collect();
+        for batch in new.chunks(JOBS_AT_ONCE) {
+            let jobs: Vec<&Job> = batch.iter().map(|submission| &*submission.job).collect();
+            write_jobs(&mut transaction, &jobs, "submitted", now).await?;
+            write_actions(&mut transaction, batch).await?;
         }
         transaction.commit().await.map_err(failed("commit submissions"))?;
         self.recorded();
@@ -120,32 +133,38 @@ impl Store {
     }
 }
 
-async fn write_submission(
+/// Keeps a key for a job, unless it is taken: then gives what for.
+async fn take_key(
     transaction: &mut Transaction<'_, Sqlite>,
-    Submission { job, action, key }: &Submission,
-    now: Timestamp,
+    key: &IdempotencyKey,
+    job_id: JobId,
 ) -> Result<Option<KeyUse>, Error> {
-    if let Some(key) = key {
-        if let Some(used) = key_use(transaction, key).await? {
-            return Ok(Some(used));
-        }
-        sqlx::query("INSERT INTO idempotency_keys (submitter, key, digest, job_id) VALUES ($1, $2, $3, $4)")
-            .bind(&key.submitter)
-            .bind(&key.key)
-            .bind(&key.digest)
-            .bind(job.job_id.to_string())
-            .execute(&mut **transaction)
-            .await
-            .map_err(failed("write an idempotency key"))?;
-    }
-    write_record(transaction, job, None, "submitted", now).await?;
-    sqlx::query("INSERT INTO submissions (job_id, action) VALUES ($1, $2)")
-        .bind(job.job_id.to_string())
-        .bind(action)
-        .execute(&mut **transaction)
-        .await
-        .map_err(failed("write a submitted action"))?;
-    Ok(None)
+    let taken = sqlx::query(
+        "INSERT INTO idempotency_keys (submitter, key, digest, job_id) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (submitter, key) DO NOTHING",
+    )
+    .bind(&key.submitter)
+    .bind(&key.key)
+    .bind(&key.digest)
+    .bind(job_id.to_string())
+    .execute(&mut **transaction)
+    .await
+    .map_err(failed("write an idempotency key"))?;
+    if taken.rows_affected() == 0 { key_use(transaction, key).await } else { Ok(None) }
+}
+
+/// Keeps the actions of new submissions.
+async fn write_actions(
+    transaction: &mut Transaction<'_, Sqlite>,
+    submissions: &[&Submission],
+) -> Result<(), Error> {
+    let mut insert = QueryBuilder::new("INSERT INTO submissions (job_id, action) ");
+    insert.push_values(submissions, |mut row, submission| {
+        row.push_bind(submission.job.job_id.to_string()).push_bind(&submission.action);
+    });
+    insert.push(" ON CONFLICT (job_id) DO UPDATE SET action = excluded.action");
+    let written = insert.build().execute(&mut **transaction).await;
+    written.map_err(failed("write submitted actions")).map(drop)
 }
 
 async fn key_use(
@@ -167,20 +186,24 @@ async fn key_use(
     }))
 }
 
-/// Takes down whether submitted work has ended, and when; nothing for other work.
-pub(super) async fn write_end(transaction: &mut Transaction<'_, Sqlite>, job: &Job) -> Result<(), Error> {
-    let Origin::Submitted { .. } = job.origin else { return Ok(()) };
-    let ending = job.ending.as_ref().filter(|_| job.stage == Stage::Ended);
-    sqlx::query(
-        "INSERT INTO submissions (job_id, ended_at) VALUES ($1, $2)
-         ON CONFLICT (job_id) DO UPDATE SET ended_at = excluded.ended_at",
-    )
-    .bind(job.job_id.to_string())
-    .bind(ending.map(|ending| ending.finished_at.as_millisecond()))
-    .execute(&mut **transaction)
-    .await
-    .map_err(failed("write a submission"))?;
-    Ok(())
+/// Takes down which submitted work has ended, and when; nothing for other work.
+pub(super) async fn write_ends(
+    transaction: &mut Transaction<'_, Sqlite>,
+    jobs: &[&Job],
+) -> Result<(), Error> {
+    let submitted = jobs.iter().filter(|job| matches!(job.origin, Origin::Submitted { .. }));
+    let submitted: Vec<&&Job> = submitted.collect();
+    if submitted.is_empty() {
+        return Ok(());
+    }
+    let mut insert = QueryBuilder::new("INSERT INTO submissions (job_id, ended_at) ");
+    insert.push_values(submitted, |mut row, job| {
+        let ending = job.ending.as_ref().filter(|_| job.stage == Stage::Ended);
+        row.push_bind(job.job_id.to_string())
+            .push_bind(ending.map(|ending| ending.finished_at.as_millisecond()));
+    });
+    insert.push(" ON CONFLICT (job_id) DO UPDATE SET ended_at = excluded.ended_at");
+    insert.build().execute(&mut **transaction).await.map_err(failed("write submissions")).map(drop)
 }
 
 #[cfg(test)]
