@@ -16,7 +16,7 @@ use crate::{
     ids::Revision,
     intake::{self, look},
     metrics::Metrics,
-    ops_repo::{self, OpsRepo, Owner},
+    ops_repo::{self, ErrorKind, OpsRepo, Owner},
     retry::Pause,
     store::{self, Store},
     telemetry::chain,
@@ -182,12 +182,22 @@ impl Watch {
         }
         let before = self.store.revision();
         let Some(tip) = &tips.branch else { return Ok(Looked::Unchanged) };
-        if before.as_ref() == Some(tip) {
+        let unchanged = before.as_ref() == Some(tip);
+        if unchanged && !self.repo.is_damaged() {
             return Ok(Looked::Unchanged);
         }
         self.repo.fetch(&tips).await?;
-        let findings =
-            look::look(&self.repo, before.as_ref(), tip, tips.results.as_ref(), &self.rules).await?;
+        if unchanged {
+            self.repo.pin(tip).await?;
+            return Ok(Looked::Unchanged);
+        }
+        let found = look::look(&self.repo, before.as_ref(), tip, tips.results.as_ref(), &self.rules).await;
+        // The mirror has all of it now: what cannot be read there is damaged.
+        let findings = found.inspect_err(|error| {
+            if error.kind() != ErrorKind::Local {
+                self.repo.suspect();
+            }
+        })?;
         if findings.rewritten {
             kept.rewritten_at = Some(Instant::now());
             self.health.report(

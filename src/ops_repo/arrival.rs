@@ -57,7 +57,7 @@ impl OpsRepo {
         let name = format!("refs/pull/{number}/head");
         let address = self.settings.remote.address();
         let arguments = ["ls-remote", "--refs", "--", address, &name];
-        let text = self.mirror.git.text(Invocation::new(operation, arguments).limit(LOOK_LIMIT)).await?;
+        let text = self.mirror.git.text(Invocation::new(operation, arguments).remote(LOOK_LIMIT)).await?;
         let Some((revision, _)) = text.lines().find_map(|line| line.split_once('\t')) else {
             return Ok(None);
         };
@@ -67,7 +67,7 @@ impl OpsRepo {
             let options = ["fetch", "--quiet", "--no-tags", "--no-auto-maintenance", "--no-write-fetch-head"];
             let arguments = [&options[..], &["--no-recurse-submodules", "--", address, &name]].concat();
             let operation = "fetch the head of a pull request";
-            self.mirror.git.output(Invocation::new(operation, arguments).limit(TRANSFER_LIMIT)).await?;
+            self.mirror.git.output(Invocation::new(operation, arguments).remote(TRANSFER_LIMIT)).await?;
             if !self.has_commit(&revision).await? {
                 // It was pushed to in between.
                 return Err(Error::UnknownRevision { revision });

@@ -2,7 +2,10 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
-use super::{Owner, git::MINIMUM_VERSION};
+use super::{
+    Owner,
+    git::{MINIMUM_VERSION, Place},
+};
 use crate::ids::Revision;
 
 /// An operation on the ops repo that did not succeed.
@@ -37,6 +40,8 @@ pub enum Error {
     Exit {
         /// What git was asked to do.
         operation: &'static str,
+        /// What git worked on.
+        place: Place,
         /// Git's exit code; `None` where a signal ended it.
         code: Option<i32>,
         /// What git said, trimmed and without credentials.
@@ -177,7 +182,7 @@ impl Error {
             | Self::UnreadableOwner { .. } => ErrorKind::Misconfigured,
             Self::Pipe { .. } | Self::Mirror { .. } => ErrorKind::Local,
             Self::TimedOut { .. } => ErrorKind::Unreachable,
-            Self::Exit { stderr, .. } => kind_of(stderr),
+            Self::Exit { place, stderr, .. } => kind_of(*place, stderr),
             Self::Answer { .. } => ErrorKind::Corrupt,
             Self::UnknownRevision { .. } | Self::Moved { .. } => ErrorKind::Moved,
             Self::PushRefused { .. } => ErrorKind::Refused,
@@ -254,12 +259,22 @@ const PHRASES: [(&str, ErrorKind); 44] = [
 
 /// What kind of trouble git's own words tell of.
 ///
-/// What no phrase matches is taken for an outage: waiting and saying so loses nothing.
-pub(super) fn kind_of(stderr: &str) -> ErrorKind {
-    PHRASES
-        .iter()
-        .find(|(phrase, _)| stderr.contains(phrase))
-        .map_or(ErrorKind::Unreachable, |(_, kind)| *kind)
+/// What no phrase matches is taken for an outage: waiting and saying so loses nothing. The mirror alone knows no
+/// outage: unless this machine is in trouble, git fails there because something is damaged.
+pub(super) fn kind_of(place: Place, stderr: &str) -> ErrorKind {
+    let known = PHRASES.iter().find(|(phrase, _)| stderr.contains(phrase)).map(|(_, kind)| *kind);
+    match (place, known) {
+        (Place::Mirror, Some(ErrorKind::Local)) => ErrorKind::Local,
+        (Place::Mirror, _) => ErrorKind::Corrupt,
+        (Place::Remote | Place::Outside, known) => known.unwrap_or(ErrorKind::Unreachable),
+    }
+}
+
+/// Whether git's own words, about the mirror, tell that something there cannot be read. `fatal:` alone may be an answer,
+/// as for a commit that is not there.
+pub(super) fn tells_of_damage(stderr: &str) -> bool {
+    let unread = stderr.lines().any(|line| line.starts_with("error: ") || line.contains("corrupt"));
+    unread && kind_of(Place::Mirror, stderr) == ErrorKind::Corrupt
 }
 
 #[cfg(test)]
@@ -291,7 +306,11 @@ mod tests {
             ("fatal: write error: No space left on device".to_owned(), ErrorKind::Local),
             ("something new".to_owned(), ErrorKind::Unreachable),
         ] {
-            assert_eq!(kind_of(&text), kind, "{text}");
+            assert_eq!(kind_of(Place::Remote, &text), kind, "{text}");
+        }
+        let full = "fatal: write error: No space left on device";
+        for (text, kind) in [("something new", ErrorKind::Corrupt), (full, ErrorKind::Local)] {
+            assert_eq!(kind_of(Place::Mirror, text), kind, "{text}");
         }
     }
 }

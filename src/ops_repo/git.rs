@@ -10,6 +10,10 @@ use std::{
     io,
     path::PathBuf,
     process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,7 +24,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Error, remote::redact};
+use super::{Error, error::tells_of_damage, remote::redact};
 
 const GIT: &str = "git";
 
@@ -69,6 +73,8 @@ pub(super) struct Git {
     pub(super) home: PathBuf,
     /// The configuration file that stands in for the personal one.
     pub(super) configuration: PathBuf,
+    /// Whether git told of damage in the repository.
+    pub(super) damaged: Arc<AtomicBool>,
 }
 
 /// One run of git.
@@ -80,13 +86,25 @@ pub(super) struct Invocation {
     environment: Vec<(&'static str, OsString)>,
     input: Option<Vec<u8>>,
     limit: Duration,
-    outside: bool,
+    place: Place,
+}
+
+/// What a run of git works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The mirror alone.
+    Mirror,
+    /// The mirror and the remote.
+    Remote,
+    /// No repository.
+    Outside,
 }
 
 /// How a run of git ended.
 #[derive(Debug)]
 pub(super) struct Ended {
     operation: &'static str,
+    place: Place,
     pub(super) code: Option<i32>,
     pub(super) stdout: Vec<u8>,
     /// Trimmed and without credentials.
@@ -106,7 +124,7 @@ impl Invocation {
             environment: Vec::new(),
             input: None,
             limit: LOCAL_LIMIT,
-            outside: false,
+            place: Place::Mirror,
         }
     }
 
@@ -136,8 +154,14 @@ impl Invocation {
 
     /// Runs without a repository.
     pub(super) fn outside(mut self) -> Self {
-        self.outside = true;
+        self.place = Place::Outside;
         self
+    }
+
+    /// Reaches the remote, and ends after `limit`.
+    pub(super) fn remote(mut self, limit: Duration) -> Self {
+        self.place = Place::Remote;
+        self.limit(limit)
     }
 }
 
@@ -168,7 +192,7 @@ impl Ended {
         } else {
             self.stderr
         };
-        Error::Exit { operation: self.operation, code: self.code, stderr }
+        Error::Exit { operation: self.operation, place: self.place, code: self.code, stderr }
     }
 }
 
@@ -185,8 +209,8 @@ impl Git {
 
     /// Runs git to its end, however it ends.
     pub(super) async fn run(&self, invocation: Invocation) -> Result<Ended, Error> {
-        let Invocation { operation, input, limit, .. } = &invocation;
-        let (operation, limit) = (*operation, *limit);
+        let Invocation { operation, input, limit, place, .. } = &invocation;
+        let (operation, limit, place) = (*operation, *limit, *place);
         let child = self.command(&invocation).spawn();
         let mut child = child.map_err(|source| Error::Spawn { program: invocation.program, source })?;
         let group = Group::of(&child);
@@ -195,7 +219,11 @@ impl Git {
             Ok(Ok((code, stdout, stderr))) => {
                 group.ended();
                 let stderr = redact(String::from_utf8_lossy(&stderr).trim());
-                Ok(Ended { operation, code, stdout, stderr })
+                // Some commands pass over what they cannot read.
+                if place == Place::Mirror && tells_of_damage(&stderr) {
+                    self.damaged.store(true, Ordering::Relaxed);
+                }
+                Ok(Ended { operation, place, code, stdout, stderr })
             }
             Ok(Err(source)) => Err(Error::Pipe { operation, source }),
             Err(_elapsed) => {
@@ -240,7 +268,7 @@ impl Git {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .process_group(0);
-        if !invocation.outside {
+        if invocation.place != Place::Outside {
             command.arg("--git-dir").arg(&self.repository);
         }
         command.args(&invocation.arguments);

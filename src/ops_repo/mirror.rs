@@ -5,6 +5,7 @@ use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::Path,
+    sync::{Arc, atomic::Ordering},
 };
 
 use secrecy::ExposeSecret as _;
@@ -86,6 +87,7 @@ impl Mirror {
             repository: folder.join("repository.git"),
             home: folder.join("home"),
             configuration: folder.join("gitconfig"),
+            damaged: Arc::default(),
         };
         let prepare = || -> io::Result<()> {
             private_folder(&git.home)?;
@@ -139,7 +141,7 @@ impl Mirror {
         let operation = "look at the branches of the remote";
         let mut arguments = vec!["ls-remote", "--refs", "--", self.remote.address()];
         arguments.extend(names);
-        let text = self.git.text(Invocation::new(operation, arguments).limit(LOOK_LIMIT)).await?;
+        let text = self.git.text(Invocation::new(operation, arguments).remote(LOOK_LIMIT)).await?;
         let read = |line: &str| {
             let (revision, name) = line.split_once('\t')?;
             Some((name.to_owned(), Revision::parse(revision).ok()?))
@@ -147,19 +149,33 @@ impl Mirror {
         text.lines().map(|line| read(line).ok_or(Error::Answer { operation })).collect()
     }
 
+    /// Whether something in the mirror could not be read: the next [`Self::fetch`] makes it anew.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.git.damaged.load(Ordering::Relaxed)
+    }
+
+    /// Takes note that something in the mirror could not be read.
+    pub(super) fn suspect(&self) {
+        self.git.damaged.store(true, Ordering::Relaxed);
+    }
+
     /// Brings the mirror up to date with what [`Self::look`] saw, or newer. A damaged mirror is made anew on the
     /// way.
     pub(super) async fn fetch(&self, followed: &[Followed<'_>]) -> Result<(), Error> {
         let _guard = self.exclusive().await;
-        match self.fetch_in_turn(followed).await {
-            Err(error) if error.kind() == ErrorKind::Corrupt => {
-                tracing::warn!(%error, remote = %self.remote, "the mirror of a repository is made anew");
-                let long = followed.iter().filter_map(|one| one.tip).any(|tip| tip.as_str().len() == 64);
-                self.make_anew(if long { "sha256" } else { "sha1" }).await?;
-                self.fetch_in_turn(followed).await
+        let fetched = if self.is_damaged() { None } else { Some(self.fetch_in_turn(followed).await) };
+        match fetched {
+            Some(Err(error)) if error.kind() == ErrorKind::Corrupt => {
+                tracing::warn!(%error, remote = %self.remote, "cannot fetch into the mirror of a repository");
             }
-            other => other,
+            Some(fetched) => return fetched,
+            None => {}
         }
+        tracing::warn!(remote = %self.remote, "the mirror of a repository is damaged and made anew");
+        let long = followed.iter().filter_map(|one| one.tip).any(|tip| tip.as_str().len() == 64);
+        self.make_anew(if long { "sha256" } else { "sha1" }).await?;
+        self.git.damaged.store(false, Ordering::Relaxed);
+        self.fetch_in_turn(followed).await
     }
 
     /// As [`Self::fetch`], for a caller that holds the writer's turn.
@@ -186,7 +202,7 @@ impl Mirror {
         let mut arguments: Vec<&str> = options.to_vec();
         arguments.extend(["--no-recurse-submodules", "--", self.remote.address()]);
         arguments.extend(wanted.iter().map(String::as_str));
-        self.git.output(Invocation::new(operation, arguments).limit(TRANSFER_LIMIT)).await.map(drop)
+        self.git.output(Invocation::new(operation, arguments).remote(TRANSFER_LIMIT)).await.map(drop)
     }
 
     /// Keeps `revision` in the mirror, also when the remote's history is rewritten; it replaces the

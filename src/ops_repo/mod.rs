@@ -39,6 +39,7 @@ mod tips;
 
 pub use arrival::Arrival;
 pub use error::{ClaimError, Error, ErrorKind};
+pub use git::Place;
 pub use mirror::Mirror;
 #[doc(hidden)]
 pub use objects::{parse_changes, parse_tree};
@@ -68,6 +69,25 @@ pub struct Settings {
     pub signing_key: Option<PathBuf>,
     /// Whose signatures on commits count.
     pub keys: Keys,
+}
+
+#[cfg(test)]
+impl Settings {
+    /// The plainest ones.
+    pub(crate) fn plain(remote: &str, mirror: PathBuf) -> Self {
+        Self {
+            remote: RemoteUrl::parse(remote).unwrap(),
+            branch: "main".to_owned(),
+            mirror,
+            actions: "actions".to_owned(),
+            formulas: "formulas".to_owned(),
+            author_name: "consign".to_owned(),
+            author_email: "consign@example.invalid".to_owned(),
+            results_branch: None,
+            signing_key: None,
+            keys: Keys::default(),
+        }
+    }
 }
 
 /// The ops repo, as one agent sees it. Calls may overlap; those that write take turns.

@@ -133,6 +133,8 @@ impl OpsRepo {
         sizes
             .into_iter()
             .map(|size| match size {
+                // What a damaged mirror cannot read is no answer about the file.
+                None if self.is_damaged() => Err(Error::Answer { operation }),
                 None => Ok(Blob::Missing),
                 Some(size) if size > limit as u64 => Ok(Blob::TooLarge { size }),
                 Some(size) => take_blob(&mut rest, size).map(Blob::Bytes).ok_or(Error::Answer { operation }),

@@ -41,7 +41,7 @@ impl OpsRepo {
         let target = format!("{claim}:{REMOTE_OWNER}");
         let arguments =
             ["push", "--porcelain", "--no-verify", &lease, "--", self.settings.remote.address(), &target];
-        let invocation = Invocation::new("claim the ops repo", arguments).limit(TRANSFER_LIMIT);
+        let invocation = Invocation::new("claim the ops repo", arguments).remote(TRANSFER_LIMIT);
         let ended = self.mirror.git.run(invocation).await?;
         if ended.succeeded() {
             return Ok(claim);

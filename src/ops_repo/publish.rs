@@ -196,7 +196,7 @@ impl OpsRepo {
             self.settings.remote.address(),
             &target,
         ];
-        self.mirror.git.run(Invocation::new("push results", arguments).limit(TRANSFER_LIMIT)).await
+        self.mirror.git.run(Invocation::new("push results", arguments).remote(TRANSFER_LIMIT)).await
     }
 }
 

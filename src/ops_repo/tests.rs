@@ -52,18 +52,7 @@ impl Bench {
     }
 
     pub(super) fn settings(&self, mirror: &str) -> Settings {
-        Settings {
-            remote: RemoteUrl::parse(self.path().join("remote.git").to_str().unwrap()).unwrap(),
-            branch: "main".to_owned(),
-            mirror: self.path().join(mirror),
-            actions: "actions".to_owned(),
-            formulas: "formulas".to_owned(),
-            author_name: "consign".to_owned(),
-            author_email: "consign@localhost".to_owned(),
-            results_branch: None,
-            signing_key: None,
-            keys: Keys::default(),
-        }
+        Settings::plain(self.path().join("remote.git").to_str().unwrap(), self.path().join(mirror))
     }
 
     async fn open(&self) -> OpsRepo {
@@ -244,6 +233,38 @@ async fn a_damaged_or_hostile_mirror_is_mended() {
     assert_eq!(repo.snapshot(&tip).await.unwrap().len(), 1);
     assert!(repo.publish(&[result("actions/a.result.json", "1")], "s").await.unwrap().commit.is_some());
     assert!(!repository.join("hooks/pre-push.ran").exists());
+}
+
+#[tokio::test]
+async fn what_a_damaged_mirror_cannot_read_is_no_answer_and_mends() {
+    let bench = Bench::new();
+    let tip = bench.commit(&[("actions/a.toml", "a text that no other file has")]);
+    let repo = bench.open().await;
+    update(&repo).await;
+    let blob = repo.snapshot(&tip).await.unwrap().remove(0).content.blob;
+    for damage in [&[][..], &[0x40; 64]] {
+        assert_eq!(repo.read_blobs(std::slice::from_ref(&blob), 99).await.unwrap().len(), 1);
+        overwrite(&bench.path().join("mirror/repository.git/objects"), damage);
+        let error = repo.read_blobs(std::slice::from_ref(&blob), 99).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        assert!(repo.is_damaged());
+        update(&repo).await;
+        assert!(!repo.is_damaged());
+    }
+    assert!(matches!(repo.read_blobs(&[blob], 99).await.unwrap()[..], [Blob::Bytes(_)]));
+}
+
+/// Gives every file in `folder` another content.
+fn overwrite(folder: &std::path::Path, content: &[u8]) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            overwrite(&path, content);
+        } else {
+            std::fs::remove_file(&path).unwrap();
+            std::fs::write(&path, content).unwrap();
+        }
+    }
 }
 
 fn report_idle(look: std::time::Duration, fetch: std::time::Duration) {

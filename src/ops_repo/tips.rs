@@ -49,6 +49,17 @@ impl OpsRepo {
         self.mirror.fetch_in_turn(&followed(tips, &branch, results.as_deref())).await
     }
 
+    /// Whether something in the mirror could not be read: the next [`Self::fetch`] makes it anew.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        self.mirror.is_damaged()
+    }
+
+    /// Takes note that something in the mirror could not be read.
+    pub fn suspect(&self) {
+        self.mirror.suspect();
+    }
+
     /// Keeps `revision` in the mirror, also when the remote's history is rewritten; it replaces the one kept before.
     pub async fn pin(&self, revision: &Revision) -> Result<(), Error> {
         self.mirror.pin(revision).await
