@@ -47,19 +47,15 @@ pub(super) async fn git_hook(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let body = body?;
-    let allowed = match &app.secret {
-        HookSecret::Hmac(secret) => signed(secret, &headers, &body),
-        HookSecret::LoopbackOnly => peer.ip().to_canonical().is_loopback(),
+    let (key, otherwise) = match &app.secret {
+        HookSecret::Hmac(secret) => (Some(secret), "the signature of the body is missing or wrong"),
+        HookSecret::LoopbackOnly => (None, "without [ops] hook_secret_file this is taken from loopback only"),
     };
-    if !allowed {
-        let detail = match &app.secret {
-            HookSecret::Hmac(_) => "the signature of the body is missing or wrong",
-            HookSecret::LoopbackOnly => "without [ops] hook_secret_file this is taken from loopback only",
-        };
-        return Err(Problem::new(StatusCode::UNAUTHORIZED, detail));
+    if !is_allowed(key, peer, &headers, &body) {
+        return Err(Problem::new(StatusCode::UNAUTHORIZED, otherwise));
     }
     app.wake.notify_one();
-    Ok((StatusCode::ACCEPTED, Json(json!({ "status": "looking" }))).into_response())
+    Ok(looking())
 }
 
 /// The forge's webhook for issues: the triggers whose secret signs the body look now. One without a secret takes it
@@ -72,17 +68,28 @@ pub(super) async fn forge_hook(
 ) -> Result<Response, Problem> {
     let body = body?;
     let handle = app.triggers.get().ok_or_else(Problem::not_now)?;
-    let is_near = peer.ip().to_canonical().is_loopback();
-    let allowed = |access: &Access| access.key().map_or(is_near, |key| signed(key, &headers, &body));
-    let mut looking = handle.of_forges().filter(|(_, access)| allowed(access)).peekable();
-    if looking.peek().is_none() {
+    let allowed = |access: &Access| is_allowed(access.key(), peer, &headers, &body);
+    let mut told = handle.of_forges().filter(|(_, access)| allowed(access)).peekable();
+    if told.peek().is_none() {
         let detail = "no trigger of kind forge has a secret that the body is signed with";
         return Err(Problem::new(StatusCode::UNAUTHORIZED, detail));
     }
-    for (trigger, _) in looking {
+    for (trigger, _) in told {
         handle.look(&trigger.name);
     }
-    Ok((StatusCode::ACCEPTED, Json(json!({ "status": "looking" }))).into_response())
+    Ok(looking())
+}
+
+fn looking() -> Response {
+    (StatusCode::ACCEPTED, Json(json!({ "status": "looking" }))).into_response()
+}
+
+/// Whether a body is signed with the key, or comes from this machine where there is no key.
+fn is_allowed(key: Option<&SecretString>, peer: SocketAddr, headers: &HeaderMap, body: &[u8]) -> bool {
+    match key {
+        Some(key) => signed(key, headers, body),
+        None => peer.ip().to_canonical().is_loopback(),
+    }
 }
 
 /// Whether one of the forges' headers carries the HMAC of the body.

@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, path::Path, process::Command};
 use consign::{
     ids::Revision,
     intake::{Finding, Verdict, look},
-    ops_repo::{Keys, OpsRepo, RemoteUrl, Settings},
+    ops_repo::OpsRepo,
 };
 use serde::Deserialize;
 
 use super::{cases, rules};
+use crate::support::mirror;
 
 /// What every script can use.
 const PRELUDE: &str = r#"set -eu
@@ -72,20 +73,8 @@ async fn every_commit_has_its_verdict() {
                      git remote add origin ../ops.git\nmkdir actions formulas\necho 'exit 0' >formulas/hello.sh\n";
         run(folder.path(), &format!("{begin}{PUSH}git fetch --quiet\nmkdir -p actions"));
         let work = folder.path().join("ops");
-        let repo = OpsRepo::open(Settings {
-            remote: RemoteUrl::parse(folder.path().join("ops.git").to_str().unwrap()).unwrap(),
-            branch: "main".to_owned(),
-            mirror: folder.path().join("mirror"),
-            actions: "actions".to_owned(),
-            formulas: "formulas".to_owned(),
-            author_name: "consign".to_owned(),
-            author_email: "consign@example.invalid".to_owned(),
-            results_branch: None,
-            signing_key: None,
-            keys: Keys::default(),
-        })
-        .await
-        .unwrap();
+        let remote = folder.path().join("ops.git");
+        let repo = mirror(remote.to_str().unwrap(), folder.path().join("mirror")).await;
         run(&work, &format!("{}{PUSH}", case.script));
         let (mut found, tip) = look(&repo, None).await;
         if let Some(second) = &case.second {

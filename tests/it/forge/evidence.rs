@@ -9,7 +9,7 @@ use consign::{
         evidence::{File, Found, reviewed},
     },
     ids::Revision,
-    ops_repo::{self, OpsRepo, RemoteUrl},
+    ops_repo::OpsRepo,
 };
 use reqwest::Method;
 use secrecy::SecretString;
@@ -18,6 +18,7 @@ use serde_json::json;
 use crate::support::{
     Gitea,
     gitea::{AGENT, REPOSITORY, ROOT, SCOPES},
+    mirror,
 };
 
 fn client(gitea: &Gitea, token: &str) -> Client {
@@ -41,19 +42,7 @@ struct Mirror {
 impl Mirror {
     async fn new(gitea: &Gitea) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let settings = ops_repo::Settings {
-            remote: RemoteUrl::parse(&gitea.remote()).unwrap(),
-            branch: "main".to_owned(),
-            mirror: folder.path().to_owned(),
-            actions: "actions".to_owned(),
-            formulas: "formulas".to_owned(),
-            author_name: "consign".to_owned(),
-            author_email: "consign@example.invalid".to_owned(),
-            results_branch: None,
-            signing_key: None,
-            keys: ops_repo::Keys::default(),
-        };
-        let repo = OpsRepo::open(settings).await.unwrap();
+        let repo = mirror(&gitea.remote(), folder.path().to_owned()).await;
         let forge = client(gitea, &gitea.token(AGENT, &SCOPES).await);
         Self { repo, forge, _folder: folder }
     }

@@ -6,6 +6,25 @@ use std::{
     process::Command,
 };
 
+use consign::ops_repo::{Keys, OpsRepo, RemoteUrl, Settings};
+
+/// The ops repo `remote` as an agent with the plainest settings reads it, with its mirror in `folder`.
+pub(crate) async fn mirror(remote: &str, folder: PathBuf) -> OpsRepo {
+    let settings = Settings {
+        remote: RemoteUrl::parse(remote).unwrap(),
+        branch: "main".to_owned(),
+        mirror: folder,
+        actions: "actions".to_owned(),
+        formulas: "formulas".to_owned(),
+        author_name: "consign".to_owned(),
+        author_email: "consign@example.invalid".to_owned(),
+        results_branch: None,
+        signing_key: None,
+        keys: Keys::default(),
+    };
+    OpsRepo::open(settings).await.unwrap()
+}
+
 /// A bare repository and a working clone to commit from.
 #[derive(Debug)]
 pub(crate) struct Git {

@@ -21,7 +21,7 @@ mod world;
 pub(crate) use agent::{Agent, action, is_ready};
 pub(crate) use browser::Browser;
 pub(crate) use canary::Canaries;
-pub(crate) use git::Git;
+pub(crate) use git::{Git, mirror};
 pub(crate) use git_http::GitHttp;
 pub(crate) use gitea::Gitea;
 pub(crate) use nomad_api::NomadApi;

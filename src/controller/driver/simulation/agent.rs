@@ -26,7 +26,7 @@ use crate::{
     grant::{self, Grants, Upkeep},
     metrics::Metrics,
     nomad,
-    ops_repo::{self, OpsRepo, RemoteUrl},
+    ops_repo::{self, OpsRepo},
     queue,
     store::Store,
     track::artifact::{Archive, Collector},
@@ -64,18 +64,8 @@ impl Bench {
         let store = Store::open(&path("store")).await.unwrap();
         // Only a host that dies would show the difference.
         store.execute("PRAGMA synchronous = OFF").await;
-        let repo = OpsRepo::open(ops_repo::Settings {
-            remote: RemoteUrl::parse(path("none.git").to_str().unwrap()).unwrap(),
-            branch: "main".to_owned(),
-            mirror: path("mirror"),
-            actions: "actions".to_owned(),
-            formulas: "formulas".to_owned(),
-            author_name: "consign".to_owned(),
-            author_email: "consign@localhost".to_owned(),
-            results_branch: None,
-            signing_key: None,
-            keys: ops_repo::Keys::default(),
-        });
+        let repo =
+            OpsRepo::open(ops_repo::Settings::plain(path("none.git").to_str().unwrap(), path("mirror")));
         let settings = base_job::Settings {
             driver: crate::action::Driver::RawExec,
             image: None,
