@@ -43,6 +43,7 @@ const SHIPPED: [(&str, &str); 3] = [
 pub struct BaseJob {
     name: String,
     text: String,
+    declared: Declared,
 }
 
 /// What the configuration says about base jobs.
@@ -138,9 +139,10 @@ impl BaseJob {
         })?;
         let spanned = hcl_edit::parser::parse_body(text).unwrap_or_default();
         let mut check = Check { spanned, variables: Vec::new(), found: Vec::new() };
-        check.file(name, &Body::from(edit));
+        let body = Body::from(edit);
+        check.file(name, &body);
         if check.found.is_empty() {
-            Ok(Self { name: name.to_owned(), text: text.to_owned() })
+            Ok(Self { name: name.to_owned(), text: text.to_owned(), declared: Declared::read(&body) })
         } else {
             Err(check.found)
         }
@@ -149,7 +151,11 @@ impl BaseJob {
     /// The base jobs that are part of consign.
     #[must_use]
     pub fn shipped() -> Vec<Self> {
-        SHIPPED.map(|(name, text)| Self { name: name.to_owned(), text: text.to_owned() }).into()
+        let read = |(name, text): (&str, &str)| {
+            let declared = text.parse().map(|body: EditBody| Declared::read(&Body::from(body)));
+            Self { name: name.to_owned(), text: text.to_owned(), declared: declared.unwrap_or_default() }
+        };
+        SHIPPED.map(read).into()
     }
 
     /// Its name, which is Nomad's job id.
@@ -160,8 +166,8 @@ impl BaseJob {
 
     /// What it declares beyond what every base job has.
     #[must_use]
-    pub fn declared(&self) -> Declared {
-        self.text.parse::<EditBody>().map(|body| Declared::read(&Body::from(body))).unwrap_or_default()
+    pub const fn declared(&self) -> &Declared {
+        &self.declared
     }
 
     /// Its text with the configuration's values and driver. Everything else stays as written.

@@ -2,8 +2,8 @@
 //! register. A variant is the content that its id names, so it is registered and never changed.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, PoisonError},
 };
 
 use serde_json::Value;
@@ -17,6 +17,9 @@ use super::{
 };
 use crate::{fail_point, nomad};
 
+/// How many compiled variants are kept. Each takes about as much memory as its text, some 10 KiB.
+const COMPILED: usize = 256;
+
 /// The base jobs that this agent dispatches, ready to register.
 #[derive(Debug, Clone)]
 pub struct BaseJobs {
@@ -27,7 +30,10 @@ pub struct BaseJobs {
 struct Inner {
     jobs: BTreeMap<String, BaseJob>,
     settings: base_job::Settings,
-    plain: BTreeMap<String, Parent>,
+    plain: BTreeMap<String, Arc<Parent>>,
+    /// Variants that were compiled, by base job and shape: most work has one of a few shapes, and each is asked for
+    /// several times.
+    compiled: std::sync::Mutex<HashMap<(String, String), Arc<Parent>>>,
     /// The variants that are known to stand in Nomad. Held while one is registered or stopped.
     registered: Mutex<BTreeSet<String>>,
 }
@@ -90,17 +96,24 @@ impl BaseJobs {
         for job in jobs {
             let parent = variant::compile(job, settings, &Shape::default())
                 .map_err(|source| Error::Render { name: job.name().to_owned(), source })?;
-            plain.insert(job.name().to_owned(), parent);
+            plain.insert(job.name().to_owned(), Arc::new(parent));
         }
         let jobs = jobs.iter().map(|job| (job.name().to_owned(), job.clone())).collect();
-        let inner = Inner { jobs, settings: settings.clone(), plain, registered: Mutex::default() };
+        let settings = settings.clone();
+        let inner = Inner {
+            jobs,
+            settings,
+            plain,
+            compiled: std::sync::Mutex::default(),
+            registered: Mutex::default(),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     /// What the base job `name` declares; nothing where there is no such base job.
     #[must_use]
     pub fn declared(&self, name: &str) -> Declared {
-        self.inner.jobs.get(name).map(BaseJob::declared).unwrap_or_default()
+        self.inner.jobs.get(name).map(BaseJob::declared).cloned().unwrap_or_default()
     }
 
     /// What the base job `name` itself needs and no cluster could give, in words.
@@ -111,12 +124,23 @@ impl BaseJobs {
 
     /// The Nomad job that is dispatched for the base job `name` in this shape; `None` where there is no such
     /// base job.
-    pub fn parent(&self, name: &str, shape: &Shape) -> Result<Option<Parent>, base_job::Error> {
+    pub fn parent(&self, name: &str, shape: &Shape) -> Result<Option<Arc<Parent>>, base_job::Error> {
         if shape.is_plain() {
             return Ok(self.inner.plain.get(name).cloned());
         }
-        let job = self.inner.jobs.get(name);
-        job.map(|job| variant::compile(job, &self.inner.settings, shape)).transpose()
+        let Some(job) = self.inner.jobs.get(name) else { return Ok(None) };
+        let key = (name.to_owned(), shape.canonical());
+        let compiled = || self.inner.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(parent) = compiled().get(&key) {
+            return Ok(Some(Arc::clone(parent)));
+        }
+        let parent = Arc::new(variant::compile(job, &self.inner.settings, shape)?);
+        let mut compiled = compiled();
+        if compiled.len() >= COMPILED {
+            compiled.clear();
+        }
+        compiled.insert(key, Arc::clone(&parent));
+        Ok(Some(parent))
     }
 
     /// The names of the base jobs. Their children are followed, and those of their variants.

@@ -88,7 +88,7 @@ impl Rooms {
                 Err(error) => return Err(error.into()),
             }
         }
-        let parent = parent.id;
+        let parent = parent.id.clone();
         let dispatch_id = DispatchId::new();
         match request(job, dispatch_id, self.base_jobs.declared(&job.work.base_job)) {
             Ok(Request { meta, payload }) => {

@@ -158,18 +158,19 @@ fn the_wrapper_ends_with_the_documented_codes() {
 
 #[test]
 fn what_a_base_job_declares_is_read() {
-    let declared: Vec<Declared> = BaseJob::shipped().iter().map(BaseJob::declared).collect();
+    let declared: Vec<Declared> = BaseJob::shipped().iter().map(BaseJob::declared).cloned().collect();
     assert_eq!(declared[0], Declared::default());
     let meta = ["bot", "issue_number", "project_toml"].map(str::to_owned);
     assert_eq!(declared[1].meta, meta.into());
     let text = RUNNER.replace("meta_optional =", "meta_required = [\"site\"]\nmeta_optional =");
-    let declared = BaseJob::read("runner", &text).unwrap().declared();
+    let base_job = BaseJob::read("runner", &text).unwrap();
+    let declared = base_job.declared().clone();
     assert_eq!((declared.meta, declared.required), (["site".to_owned()].into(), ["site".to_owned()].into()));
 }
 
 #[test]
 fn a_bot_is_named_by_the_argument_or_the_formula() {
-    let [runner, sidecar] = [0, 1].map(|index| BaseJob::shipped()[index].declared());
+    let [runner, sidecar] = [0, 1].map(|index| BaseJob::shipped()[index].declared().clone());
     let bot = |declared: &Declared, formula: &str, given: Option<&str>| {
         let args = given.map(|given| ("bot".to_owned(), given.to_owned())).into_iter().collect();
         let bot = declared.bot(&formula.parse().unwrap(), &args);

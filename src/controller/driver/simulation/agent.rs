@@ -105,7 +105,7 @@ impl Bench {
     /// The marker of the base job's registration.
     pub(super) fn marker(&self) -> String {
         let parent = self.base_jobs.parent(super::nomad::PARENT, &Shape::default());
-        parent.unwrap().unwrap().rendered.marker
+        parent.unwrap().unwrap().rendered.marker.clone()
     }
 
     /// Forgets the schedule before.
