@@ -256,6 +256,11 @@ fn details(job: &JobDetails, colour: bool) -> String {
     fact("may start", time(estimate.starts_at));
     fact("may end", time(estimate.finishes_at));
     let mut text = facts.render(colour).trim_start().to_owned();
+    if let Some(action) = &job.action {
+        let mut lines = Table::new(&["submitted action"]);
+        action.lines().for_each(|line| lines.row(vec![Cell::new(line)]));
+        text = format!("{text}\n{}", lines.render(colour));
+    }
     if !job.attempts.is_empty() {
         let mut attempts = Table::new(&["attempt", "cause", "exit", "node", "started", "finished", "child"]);
         for (index, attempt) in job.attempts.iter().enumerate() {

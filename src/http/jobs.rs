@@ -78,17 +78,18 @@ pub(super) async fn page(app: &Rooms, page: Page) -> Result<JobList, Problem> {
 pub(super) async fn show(State(app): State<App>, id: PathId) -> Result<Json<JobDetails>, Problem> {
     let Path(id) = id?;
     let job = find(&app, &id).await?;
-    let mut details = details(&app, &job).await;
+    let mut details = details(&app, &job).await?;
     app.archive.inline(job.job_id, &mut details.artifacts).await;
     Ok(Json(details))
 }
 
 /// All that is known of a job, now.
-pub(super) async fn details(app: &Rooms, job: &Job) -> JobDetails {
+pub(super) async fn details(app: &Rooms, job: &Job) -> Result<JobDetails, Problem> {
     let live = app.live.steps(job).await;
     let mut details = JobDetails::of(job, live);
+    details.action = app.store.submitted_action(job.job_id).await?;
     explain(&mut details.summary, explanation(app, [job].into_iter()).await.get(&job.job_id));
-    details
+    Ok(details)
 }
 
 /// Adds to a job's record what the driver knows of it.

@@ -190,7 +190,7 @@ async fn show(
     let Path(id) = id.map_err(Problem::from)?;
     let Query(ShowQuery { live }) = query.map_err(Problem::from)?;
     let job = find(&app, &id).await?;
-    let details = jobs::details(&app, &job).await;
+    let details = jobs::details(&app, &job).await?;
     let log = match &details.result {
         Some(result) => result.logs.clone(),
         None if live => String::new(),

@@ -69,6 +69,9 @@ pub struct JobDetails {
     pub secrets: Vec<String>,
     /// Its action file.
     pub path: Option<String>,
+    /// The action that was submitted, as the text of a file without `notify`; null for other work, and in answers to
+    /// orders.
+    pub action: Option<String>,
     /// The commit that action and formula were read at.
     pub revision: Option<String>,
     /// Who submitted it over HTTP; null for work that came otherwise.
@@ -263,6 +266,7 @@ impl JobDetails {
             priority: job.work.priority,
             secrets: job.work.secrets.iter().map(ToString::to_string).collect(),
             path,
+            action: None,
             revision,
             submitted_by,
             approved_by: job.approved_by.clone(),

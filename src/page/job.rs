@@ -50,6 +50,9 @@ pub fn job(job: &JobDetails, log: &str, offer: &Offer, viewer: &Viewer, now: Tim
                 a href="#log-title" { "To the log" }
             }
             (facts(job, now))
+            @if let Some(action) = &job.action {
+                details #action open[!ended] { summary { "Submitted action" } pre { code { (Shown(action)) } } }
+            }
             (steps(job))
             (attempts(&job.attempts, now))
             (artifacts(&job.artifacts))

@@ -183,7 +183,8 @@ fn who_may_only_read_is_offered_nothing() {
 #[test]
 fn who_may_approve_does_so_for_the_digest_that_is_shown() {
     let waits = queued("deploy-7", "01KAJ3T5B6N0W8Y9M2QX4CZ7DE", "");
-    let waits = JobDetails { digest: Some("5d41".to_owned()), ..details(&waits) };
+    let action = Some("formula = \"deploy\"\nargs.site = \"<north>\"\n".to_owned());
+    let waits = JobDetails { digest: Some("5d41".to_owned()), action, ..details(&waits) };
     let approver = Viewer { may_approve: true, ..viewer(false) };
     let shown = |approval| job(&waits, "", &Offer { approval, ..Offer::default() }, &approver, now());
     let document = shown(true);
@@ -192,6 +193,7 @@ fn who_may_approve_does_so_for_the_digest_that_is_shown() {
         "action=\"/ui/jobs/01KAJ3T5B6N0W8Y9M2QX4CZ7DE/reject\"",
         "<input type=\"hidden\" name=\"digest\" value=\"5d41\">",
         "<code>5d41</code>",
+        "args.site = &quot;&lt;north&gt;&quot;",
     ] {
         assert!(document.contains(words), "{words}: {document}");
     }

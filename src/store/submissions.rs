@@ -77,6 +77,14 @@ impl Store {
         Ok(uses)
     }
 
+    /// The action that was submitted, as the text of a file; `None` for other work.
+    pub async fn submitted_action(&self, job_id: JobId) -> Result<Option<String>, Error> {
+        let action = sqlx::query_scalar("SELECT action FROM submissions WHERE job_id = $1")
+            .bind(job_id.to_string())
+            .fetch_optional(&self.pool);
+        Ok(action.await.map_err(failed("read a submitted action"))?.flatten())
+    }
+
     /// At most `limit` submitted jobs that ended before `end` and whose result, if it goes to the ops repo, is
     /// there; the earliest first.
     pub async fn submissions_ended(&self, end: Timestamp, limit: i64) -> Result<Vec<JobId>, Error> {
@@ -280,6 +288,8 @@ mod tests {
         assert_eq!(store.key_use(&ann).await.unwrap(), same);
         assert_eq!(submit(&store, &second, Some(key("ann", "2"))).await, Some(KeyUse::Other));
         assert!(store.job(second.job_id).await.unwrap().is_none(), "nothing was recorded");
+        assert_eq!(store.submitted_action(first.job_id).await.unwrap().as_deref(), Some(ACTION));
+        assert_eq!(store.submitted_action(second.job_id).await.unwrap(), None);
         assert_eq!(submit(&store, &second, Some(key("ben", "2"))).await, None);
         submit(&store, &submitted(), None).await;
         assert_eq!(store.live().await.unwrap().len(), 3);

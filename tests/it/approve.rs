@@ -38,6 +38,8 @@ async fn somebody_else_approves_and_a_crash_right_after_loses_nothing() {
     }
     let listed = said(&ben.run(&["jobs", "--phase", "waiting"])).0;
     assert!(listed.contains("consign approve"), "{listed}");
+    let shown = said(&ben.run(&["show", &job_id])).0;
+    assert!(shown.contains("who = \"dan\""), "what would run is there to be judged: {shown}");
 
     let nothing = json!({});
     let reason = json!({ "reason": "no" });
