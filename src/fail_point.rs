@@ -10,9 +10,14 @@ pub const POINT: &str = "CONSIGN_FAIL_POINT";
 pub const PASSES: &str = "CONSIGN_FAIL_POINT_PASSES";
 
 /// Every change of state in the store, in Nomad, in Vault, in the ops repo and at a webhook's receiver that a
-/// test ends the agent around, in the order of a job's life. Those of a job's record go by the name of the
-/// [event](crate::lifecycle::Event::name).
-pub const CHANGES: [&str; 31] = [
+/// test ends the agent around: those of a start in their order, then those of a job's life in theirs. Those of a
+/// job's record go by the name of the [event](crate::lifecycle::Event::name).
+pub const CHANGES: [&str; 38] = [
+    "migrated",
+    "take-over begun",
+    "claimed",
+    "recovered",
+    "take-over ended",
     "taken in",
     "submitted",
     "submission answered",
@@ -38,7 +43,9 @@ pub const CHANGES: [&str; 31] = [
     "concluded",
     "entity deleted",
     "grant withdrawn",
+    "again",
     "ended",
+    "retried",
     "result commit",
     "push",
     "push recorded",

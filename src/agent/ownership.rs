@@ -7,6 +7,7 @@ use crate::{
         recover::{Ground, recover},
         step::Rooms,
     },
+    fail_point,
     ids::Revision,
     ops_repo::{self, ClaimError, OpsRepo, Owner},
 };
@@ -23,7 +24,9 @@ impl Running<'_> {
             Some((_, owner)) if !take_over => return Err(Error::Held(owner)),
             Some((revision, owner)) => {
                 tracing::warn!(store = owner.store_id, host = owner.host, "taking the ops repo over");
+                fail_point::before("take-over begun");
                 self.store.set(TAKING_OVER, "yes").await?;
+                fail_point::after("take-over begun");
                 Some(revision)
             }
             None => None,
@@ -52,7 +55,9 @@ impl Running<'_> {
             .await
             .map_err(|error| Error::Recover(Box::new(error)))?;
         tracing::info!(recovered, "took over what was launched before");
+        fail_point::before("take-over ended");
         self.store.set(TAKING_OVER, "no").await?;
+        fail_point::after("take-over ended");
         Ok(())
     }
 }

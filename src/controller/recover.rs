@@ -15,6 +15,7 @@ use crate::{
         request::{ConsignMeta, parse_consign_meta},
     },
     duration::Span,
+    fail_point,
     ids::{ActionId, BotName, JobId, Revision, SecretName},
     lifecycle::{Attempt, Event, Job, Origin, Stage, Work},
     nomad::Child,
@@ -64,8 +65,7 @@ pub async fn recover(rooms: &Rooms, ground: &Ground, actions: &str) -> Result<us
     let mut latest: BTreeMap<JobId, (Child, ConsignMeta)> = BTreeMap::new();
     for base in rooms.base_jobs.names() {
         for child in rooms.nomad.jobs_like(base, &children_pattern(base)).await? {
-            let Some(dispatch_id) = dispatch_id_of(&child.id) else { continue };
-            if rooms.store.knows_dispatch(dispatch_id).await? {
+            if dispatch_id_of(&child.id).is_none() {
                 continue;
             }
             let Some(meta) = child.meta.get("consign").and_then(|text| parse_consign_meta(text)) else {
@@ -95,7 +95,9 @@ pub async fn recover(rooms: &Rooms, ground: &Ground, actions: &str) -> Result<us
         let base = rooms.base_jobs.base_of(&child.parent_id).unwrap_or(&child.parent_id);
         let mut job = rebuilt(&child, base, &meta, id.as_ref(), ground, actions);
         admit(rooms, &mut job, &child.id).await?;
+        fail_point::before("recovered");
         rooms.store.save(&job, "recovered", super::now()).await?;
+        fail_point::after("recovered");
         rooms.tell(&job, "recovered", child.id);
         recovered += 1;
     }

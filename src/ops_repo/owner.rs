@@ -5,7 +5,7 @@ use super::{
     git::{Invocation, TRANSFER_LIMIT},
     tips::REMOTE_OWNER,
 };
-use crate::ids::Revision;
+use crate::{fail_point, ids::Revision};
 
 impl OpsRepo {
     /// Who owns the repo at present, as the remote says.
@@ -42,7 +42,9 @@ impl OpsRepo {
         let arguments =
             ["push", "--porcelain", "--no-verify", &lease, "--", self.settings.remote.address(), &target];
         let invocation = Invocation::new("claim the ops repo", arguments).remote(TRANSFER_LIMIT);
+        fail_point::before("claimed");
         let ended = self.mirror.git.run(invocation).await?;
+        fail_point::after("claimed");
         if ended.succeeded() {
             return Ok(claim);
         }

@@ -27,6 +27,7 @@ use std::{
 
 use sqlx::{
     Sqlite, SqlitePool, Transaction,
+    migrate::MigrateError,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::time::{Instant, sleep};
@@ -43,7 +44,10 @@ pub use self::{
     submissions::{IdempotencyKey, KeyUse, Submission},
     triggers::TriggerChange,
 };
-use crate::ids::{JobId, Revision};
+use crate::{
+    fail_point,
+    ids::{JobId, Revision},
+};
 
 /// Versions of SQLite before this one can corrupt a database in WAL mode (the WAL-reset bug, 3.7.0 to
 /// 3.51.2).
@@ -99,7 +103,7 @@ pub enum Error {
     },
     /// The database cannot be brought to this version's form.
     #[error("the store's database cannot be migrated")]
-    Migrate(#[source] sqlx::migrate::MigrateError),
+    Migrate(#[source] MigrateError),
     /// The SQLite that is linked is too old to be trusted.
     #[error("SQLite {found} can corrupt its database; {SQLITE_FLOOR:?} or newer is needed")]
     TooOld {
@@ -181,7 +185,7 @@ impl Store {
         if version(&found) < SQLITE_FLOOR {
             return Err(Error::TooOld { found });
         }
-        sqlx::migrate!("src/store/migrations").run(&pool).await.map_err(Error::Migrate)?;
+        migrate(&pool).await.map_err(Error::Migrate)?;
         sqlx::query("INSERT INTO settings (name, value) VALUES ('store_id', $1) ON CONFLICT DO NOTHING")
             .bind(JobId::new().to_string())
             .execute(&pool)
@@ -249,6 +253,17 @@ impl Store {
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// Brings the database to this version's form, in one transaction for each migration that it has not had.
+async fn migrate(pool: &SqlitePool) -> Result<(), MigrateError> {
+    let migrator = sqlx::migrate!("src/store/migrations");
+    for migration in migrator.iter() {
+        fail_point::before("migrated");
+        migrator.run_to(migration.version, pool).await?;
+        fail_point::after("migrated");
+    }
+    Ok(())
 }
 
 async fn setting(pool: &SqlitePool, name: &str) -> Result<Option<String>, Error> {
@@ -326,6 +341,30 @@ mod tests {
         assert_eq!(store.revision(), Some(revision));
         assert_eq!(store.live().await.unwrap(), vec![first.clone()]);
         assert_eq!(store.job_of_action(&ActionId::parse("A").unwrap()).await.unwrap(), Some(first));
+    }
+
+    /// All that migrations write is appended to the write-ahead log, so what a crash leaves is a beginning of it.
+    #[tokio::test]
+    async fn migrations_that_were_cut_short_after_any_page_are_gone_on_with() {
+        /// <https://www.sqlite.org/fileformat2.html#walformat>: a header, then frames of a header and a page.
+        const HEADER: usize = 32;
+        const FRAME: usize = 24 + 4096;
+        let folder = tempfile::tempdir().unwrap();
+        let _store = Store::open(folder.path()).await.unwrap();
+        let read = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+        let (database, log) = (read("consign.db"), read("consign.db-wal"));
+        assert_eq!((log.len() - HEADER) % FRAME, 0);
+        for written in (HEADER..=log.len()).step_by(FRAME) {
+            let crashed = tempfile::tempdir().unwrap();
+            std::fs::write(crashed.path().join("consign.db"), &database).unwrap();
+            std::fs::write(crashed.path().join("consign.db-wal"), &log[..written]).unwrap();
+            let store = Store::open(crashed.path()).await.unwrap();
+            let intake = Intake { revision: None, jobs: vec![(job("a"), "seen", None)], past: vec![] };
+            store.take_in(&intake, Timestamp::UNIX_EPOCH).await.unwrap();
+            let check: String =
+                sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&store.pool).await.unwrap();
+            assert_eq!(check, "ok", "after {written} bytes");
+        }
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use consign::outcome::Outcome;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Accepted, Random, World, action, ends, wait_for};
+use crate::support::{Accepted, Canaries, Ends, Random, World, action, ends, wait_for};
 
 const LIMIT: Duration = Duration::from_mins(1);
 const KILLS: u64 = 20;
@@ -132,8 +132,9 @@ async fn an_agent_killed_twenty_times_starts_every_action_once_and_answers_each(
         agent.kill();
     }
     let agent = world.agent().await;
-    let work: BTreeMap<String, Outcome> =
-        (0..ACTIONS).map(|number| (format!("kill-{number:02}"), Outcome::Succeeded)).collect();
+    let ends = Ends::once(Outcome::Succeeded);
+    let work: BTreeMap<String, Ends> =
+        (0..ACTIONS).map(|number| (format!("kill-{number:02}"), ends)).collect();
     wait_for("all results", Duration::from_secs(90), async || {
         let paths = world.ops.paths();
         let results = paths.iter().filter(|path| path.ends_with(".result.json")).count();
@@ -141,7 +142,8 @@ async fn an_agent_killed_twenty_times_starts_every_action_once_and_answers_each(
     })
     .await;
     agent.kill();
-    let accepted = Accepted { work, secret: (secret, CANARY.to_owned()) };
+    let canaries = Canaries::new(&[("the secret", CANARY)]);
+    let accepted = Accepted { work, secret, canaries, webhooks: Vec::new() };
     let violations = world.violations(&accepted, &audit).await;
     audit.stop().await;
     assert!(violations.is_empty(), "{violations:?}");

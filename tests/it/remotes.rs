@@ -58,7 +58,7 @@ async fn a_repo_over_ssh_is_read_and_answered() {
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     bootstrap(&world, &format!("ssh://git@ops.example{}", world.ops.bare.display()));
     world.ops.commit("a formula", &[HELLO]);
-    let agent = world.launch_agent_with(&[("GIT_SSH_COMMAND", program.to_str().unwrap())]);
+    let agent = world.launch_agent_with(&[], &[("GIT_SSH_COMMAND", program.to_str().unwrap())]);
     agent.ready().await;
     world.commit_action("over-ssh", "hello", "");
     assert_eq!(world.result("over-ssh", LIMIT).await["outcome"], "succeeded");

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::{Driver, Message};
 use crate::{
-    approval,
+    approval, fail_point,
     ids::JobId,
     lifecycle::{Cancellation, Event, Job, RetryRefused},
     outcome::Cause,
@@ -130,7 +130,9 @@ impl Driver {
         if job.apply(event, now).is_err() {
             return Err(RetryRefused::Live(job.phase()).into());
         }
+        fail_point::before(name);
         self.rooms.store.save(&job, name, now).await?;
+        fail_point::after(name);
         self.rooms.tell(&job, name, format!("by {}", order.by));
         self.insert(job.clone());
         self.consider(order.job_id);

@@ -55,7 +55,7 @@ impl Stage {
     }
 
     pub(super) fn launch(&self) -> Agent {
-        self.world.launch_agent_with(&[("RUST_LOG", "warn")])
+        self.world.launch_agent_with(&[], &[("RUST_LOG", "warn")])
     }
 
     /// Waits until the agent has read the ops repo.

@@ -10,6 +10,7 @@ use std::{
 
 use consign::{fail_point, outcome::Outcome};
 use reqwest::{Client, StatusCode};
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tokio::{
     runtime::Builder,
@@ -21,7 +22,7 @@ use super::{
     table::Rows,
 };
 use crate::{
-    support::{Accepted, Breach, World, action, untold, wait_for},
+    support::{Accepted, Breach, Canaries, Ends, World, action, untold, wait_for},
     webhooks::receiver::{Behaviour, Receiver},
 };
 
@@ -46,34 +47,48 @@ struct Callers {
 }
 
 /// Work that was accepted: its name, how it must end, and the kill that it came in for, where that is known.
-type Taken = (String, Outcome, Option<u64>);
+type Taken = (String, Ends, Option<u64>);
 
-/// Goes through the kills, asks the oracles, and gives what came of each point.
+const SUCCEEDED: Ends = Ends::once(Outcome::Succeeded);
+/// What fails twice, is retried by itself after the first time, and by order after its first result.
+const RETRIED: Ends = Ends { outcome: Outcome::Succeeded, starts: 3, results: 2 };
+
+/// Goes through the kills, those in a start first, asks the oracles, and gives what came of each point.
 pub(super) fn of_agents(plans: Vec<Plan>) -> Rows {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, through(plans))
 }
 
-async fn through(plans: Vec<Plan>) -> Rows {
+async fn through(mut plans: Vec<Plan>) -> Rows {
+    plans.sort_by_key(|plan| plan.in_a_start().map_or((1, None), |place| (0, Some(place))));
     let callers = Rc::new(Callers::new().await);
     let audit = callers.world.audit().await;
     let (mut under_way, mut taken) = (JoinSet::new(), Vec::new());
+    let lost = if plans.iter().any(Plan::takes_over) { callers.lose_a_store().await } else { Vec::new() };
     for plan in &plans {
         callers.kill(plan, &mut under_way).await;
         while let Some(brought) = under_way.try_join_next() {
             taken.extend(brought.unwrap());
         }
     }
-    let agent = callers.world.agent().await;
+    let agent = callers.world.launch_agent(&["--take-over"]);
     taken.extend(under_way.join_all().await.into_iter().flatten());
     taken.extend(callers.runs_of_the_trigger().await);
+    callers.until_told_all(&taken).await;
+    let untold = untold(taken.iter().map(|(name, ..)| name), &callers.receiver.bodies());
+    // The new store knows of no webhooks for what the lost one had launched.
+    taken.extend(lost);
     callers.until_answered(&taken).await;
     agent.kill();
 
-    let work = taken.iter().map(|(name, outcome, _)| (name.clone(), *outcome)).collect();
-    let accepted = Accepted { work, secret: (callers.secret.clone(), canary(&callers.world)) };
+    let accepted = Accepted {
+        work: taken.iter().map(|(name, ends, _)| (name.clone(), *ends)).collect(),
+        secret: callers.secret.clone(),
+        canaries: callers.canaries(),
+        webhooks: callers.receiver.got().into_iter().flat_map(|got| got.body).collect(),
+    };
     let mut violations = callers.world.violations(&accepted, &audit).await;
-    violations.extend(untold(taken.iter().map(|(name, ..)| name), &callers.receiver.bodies()));
+    violations.extend(untold);
     audit.stop().await;
     let mut rows = Rows::new();
     for plan in &plans {
@@ -93,9 +108,9 @@ async fn through(plans: Vec<Plan>) -> Rows {
     rows
 }
 
-/// The secret's value.
+/// The secret's value, with characters that other forms write otherwise.
 fn canary(world: &World) -> String {
-    format!("canary of {}", world.name)
+    format!("{} sings/+?~ \"\u{e4}\\ $HOME", world.name)
 }
 
 impl Callers {
@@ -116,24 +131,55 @@ impl Callers {
         );
         world.bootstrap_with(&config);
         world.put_secret(&secret, canary(&world).as_bytes());
-        let (note, hold) = (world.ledger_command(), format!("{}sleep 300\n", world.ledger_command()));
-        let note = format!("{note}echo kept > note.txt\n");
-        world.ops.commit("formulas", &[("formulas/note.sh", Some(&note)), ("formulas/hold.sh", Some(&hold))]);
+        // Each prints its secret, which is masked.
+        let begin = format!("{}printf '%s\\n' \"${secret}\"\n", world.ledger_command());
+        let note = format!("{begin}echo kept > note.txt\n");
+        let hold = format!("{begin}sleep 300\n");
+        let starts = format!("{}-$ARG_NAME", world.path("starts").display());
+        let third = format!("{begin}echo >> {starts}\n[ $(wc -l < {starts}) -ge 3 ]\n");
+        world.ops.commit(
+            "formulas",
+            &[
+                ("formulas/note.sh", Some(note.as_str())),
+                ("formulas/hold.sh", Some(&hold)),
+                ("formulas/third.sh", Some(&third)),
+            ],
+        );
         let (ann, ben) = (world.token("ann", "read,submit"), world.token("ben", "read,approve"));
         let http = Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
         Self { world, http, ann, ben, receiver, secret }
+    }
+
+    /// Has a store lost that had two jobs running: its agent dies when their secrets are theirs.
+    async fn lose_a_store(&self) -> Vec<Taken> {
+        let keys = format!("secrets = [{:?}]\n", self.secret);
+        let names = ["lost-1", "lost-2"];
+        for name in names {
+            self.world.commit_action(name, "note", &keys);
+        }
+        let armed = [(fail_point::POINT, "after granted"), (fail_point::PASSES, "1")];
+        let mut agent = self.world.launch_agent_with(&[], &armed);
+        assert_eq!(agent.ended().await.signal(), Some(9), "{}", agent.log());
+        // The operator's tokens are in the same folder.
+        for file in ["consign.db", "consign.db-shm", "consign.db-wal"] {
+            fs::remove_file(self.world.path("store").join(file)).unwrap();
+        }
+        names.map(|name| (name.to_owned(), SUCCEEDED, None)).to_vec()
     }
 
     /// Has the agent killed at one point, with as much work as it takes to get there.
     async fn kill(self: &Rc<Self>, plan: &Plan, under_way: &mut JoinSet<Vec<Taken>>) {
         let passes = plan.passes.to_string();
         let armed = [(fail_point::POINT, plan.point.as_str()), (fail_point::PASSES, passes.as_str())];
-        let mut agent = self.world.launch_agent_with(&armed);
+        // The ops repo may have been another store's, and its claim not replaced yet.
+        let mut agent = self.world.launch_agent_with(&["--take-over"], &armed);
         for piece in 0..PIECES {
-            let (callers, brought_for) = (Rc::clone(self), plan.clone());
-            under_way.spawn_local(async move { callers.bring(&brought_for, piece).await });
-            if piece < passes.parse().unwrap() {
-                continue;
+            if plan.in_a_start().is_none() {
+                let (callers, brought_for) = (Rc::clone(self), plan.clone());
+                under_way.spawn_local(async move { callers.bring(&brought_for, piece).await });
+                if piece < plan.passes {
+                    continue;
+                }
             }
             if let Ok(status) = tokio::time::timeout(NEXT_PIECE, agent.ended()).await {
                 assert_eq!(status.signal(), Some(9), "{}: {}", plan.point, agent.log());
@@ -151,18 +197,24 @@ impl Callers {
                 let shaped = plan.change == "variant registered";
                 self.commit(&name, shaped.then_some(100 + plan.number * 10 + piece));
                 let names = [name.clone(), format!("{name}-after")];
-                names.map(|name| (name, Outcome::Succeeded, Some(plan.number))).to_vec()
+                names.map(|name| (name, SUCCEEDED, Some(plan.number))).to_vec()
             }
             Kind::Submission => {
                 let job_id = self.submit(&name, "note", "high").await;
                 self.order(&job_id, "approve", &self.ben).await;
-                vec![(job_id, Outcome::Succeeded, Some(plan.number))]
+                vec![(job_id, SUCCEEDED, Some(plan.number))]
+            }
+            Kind::Retried => {
+                let job_id = self.submit(&name, "third", "low").await;
+                self.until(&job_id, &["failed"]).await;
+                self.retry(&job_id).await;
+                vec![(job_id, RETRIED, Some(plan.number))]
             }
             Kind::Cancelled => {
                 let job_id = self.submit(&name, "hold", "low").await;
                 self.until(&job_id, &["loading", "working"]).await;
                 self.order(&job_id, "cancel", &self.ann).await;
-                vec![(job_id, Outcome::Cancelled, Some(plan.number))]
+                vec![(job_id, Ends::once(Outcome::Cancelled), Some(plan.number))]
             }
             Kind::Event => {
                 self.insist("/again", TRIGGER_TOKEN, "", &json!({})).await;
@@ -197,6 +249,8 @@ impl Callers {
             "blast_radius": blast_radius,
             "secrets": [self.secret],
             "artifacts": ["*.txt"],
+            "retry": { "attempts": 2, "on": ["exit_code"] },
+            "args": { "name": name },
             "notify": [self.receiver.url("/submission")],
         });
         let answer = self.insist("/jobs", &self.ann, name, &body).await;
@@ -205,6 +259,20 @@ impl Callers {
 
     async fn order(&self, job_id: &str, verb: &str, token: &str) {
         self.insist(&format!("/jobs/{job_id}/{verb}"), token, "", &json!({})).await;
+    }
+
+    /// Asks for another run until it is on record, which is all that there is to see of it after a crash.
+    async fn retry(&self, job_id: &str) {
+        let path = format!("/jobs/{job_id}");
+        wait_for(&format!("a retry of {job_id}"), PATIENCE, async || {
+            let url = format!("{}{path}/retry", self.world.agent_address());
+            let request = self.http.post(url).bearer_auth(&self.ann).json(&json!({}));
+            let answer = request.send().await.map_err(|error| error.to_string())?;
+            let job = self.get(&path).await?;
+            let is_asked_for = answer.status().is_success() || job["state"] != "failed";
+            if is_asked_for { Ok(()) } else { Err(format!("{answer:?}: {job}")) }
+        })
+        .await;
     }
 
     /// Sends one request until it is taken. While the agent is down, or begins, it is sent again.
@@ -252,15 +320,27 @@ impl Callers {
         })
         .await;
         let ran = events.iter().filter(|event| event["fate"] == "ran");
-        let jobs: Vec<Taken> = ran
-            .map(|event| (event["job_id"].as_str().unwrap().to_owned(), Outcome::Succeeded, None))
-            .collect();
+        let jobs: Vec<Taken> =
+            ran.map(|event| (event["job_id"].as_str().unwrap().to_owned(), SUCCEEDED, None)).collect();
         let different: BTreeSet<&String> = jobs.iter().map(|(name, ..)| name).collect();
         assert_eq!(different.len(), jobs.len(), "each event has a job of its own: {events:?}");
         jobs
     }
 
-    /// Waits until every piece of work has its result, and the outbox is empty.
+    /// What nobody may find: the secret's value, and every token.
+    fn canaries(&self) -> Canaries {
+        let vault_token = fs::read_to_string(self.world.path("agent.token")).unwrap();
+        Canaries::new(&[
+            ("the secret", &canary(&self.world)),
+            ("the agent's Vault token", vault_token.trim()),
+            ("the operator's Vault token", self.world.servers.vault_token.expose_secret()),
+            ("the submitter's token", &self.ann),
+            ("the approver's token", &self.ben),
+            ("the trigger's token", TRIGGER_TOKEN),
+        ])
+    }
+
+    /// Waits until every piece of work has its result.
     async fn until_answered(&self, taken: &[Taken]) {
         wait_for("all results", PATIENCE, async || {
             let paths: BTreeSet<String> = self.world.ops.paths().into_iter().collect();
@@ -271,6 +351,10 @@ impl Callers {
             if missing.is_empty() { Ok(()) } else { Err(format!("no result of {missing:?}")) }
         })
         .await;
+    }
+
+    /// Waits until the outbox is empty.
+    async fn until_told_all(&self, taken: &[Taken]) {
         wait_for("all webhooks", PATIENCE, async || {
             let untold = untold(taken.iter().map(|(name, ..)| name), &self.receiver.bodies());
             if untold.is_empty() { Ok(()) } else { Err(untold[0].to_string()) }

@@ -117,13 +117,9 @@ impl World {
     }
 
     /// Starts the agent with these environment variables, without waiting for it.
-    pub(crate) fn launch_agent_with(&self, environment: &[(&str, &str)]) -> Agent {
-        self.spawn_agent(
-            "consign.toml",
-            self.agent_address(),
-            self.consign_as("consign.toml", &["agent"]),
-            environment,
-        )
+    pub(crate) fn launch_agent_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Agent {
+        let command = self.consign(&[&["agent"], arguments].concat());
+        self.spawn_agent("consign.toml", self.agent_address(), command, environment)
     }
 
     /// Starts the agent as the last argument of another program, which runs it as itself, without waiting for it.

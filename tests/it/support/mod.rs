@@ -25,7 +25,7 @@ pub(crate) use git::{Git, mirror};
 pub(crate) use git_http::GitHttp;
 pub(crate) use gitea::Gitea;
 pub(crate) use nomad_api::NomadApi;
-pub(crate) use oracles::Accepted;
+pub(crate) use oracles::{Accepted, Ends};
 #[cfg(feature = "fail-points")]
 pub(crate) use oracles::{Breach, untold};
 pub(crate) use own::OwnServers;

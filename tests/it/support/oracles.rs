@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
 };
 
@@ -13,15 +13,36 @@ use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use sqlx::{Connection as _, Row as _, SqliteConnection, sqlite::SqliteConnectOptions};
 
-use super::{World, audit::Audit};
+use super::{Canaries, World, audit::Audit};
 
 /// What a run was given to do, and may show nobody.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Accepted {
     /// How each piece of work must end, by its action's id, or its job's id where it has no action.
-    pub(crate) work: BTreeMap<String, Outcome>,
-    /// The secret that all of it may read: its name and its value.
-    pub(crate) secret: (String, String),
+    pub(crate) work: BTreeMap<String, Ends>,
+    /// The name of the secret that all of it may read.
+    pub(crate) secret: String,
+    /// Its value, and whatever else nobody may find.
+    pub(crate) canaries: Canaries,
+    /// Everything that receivers of webhooks got.
+    pub(crate) webhooks: Vec<u8>,
+}
+
+/// How a piece of work must end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ends {
+    pub(crate) outcome: Outcome,
+    /// How often it starts: exactly so often where it succeeds, else at most.
+    pub(crate) starts: usize,
+    /// How many results it has, one after the other, at most.
+    pub(crate) results: usize,
+}
+
+impl Ends {
+    /// With this outcome, after it started once and has one result.
+    pub(crate) const fn once(outcome: Outcome) -> Self {
+        Self { outcome, starts: 1, results: 1 }
+    }
 }
 
 /// How a promise can be broken.
@@ -92,7 +113,8 @@ impl World {
         let written = git(&clone, &["log", "--format=", "--name-only"]);
         for Found { path, result } in &found {
             let commits = written.lines().filter(|line| line == path).count();
-            report.require(commits == 1, Breach::Doubled, &result.id, || {
+            let most = accepted.work.get(&result.id).map_or(1, |ends| ends.results);
+            report.require((1..=most).contains(&commits), Breach::Doubled, &result.id, || {
                 format!("{path} was written {commits} times")
             });
         }
@@ -102,7 +124,7 @@ impl World {
             report.require(false, Breach::Leaked, name, || evidence);
         });
         self.store_is_sound(&mut report).await;
-        self.nothing_told(accepted, &clone, &mut report);
+        self.nothing_told(accepted, &mut report);
         report.0
     }
 
@@ -120,8 +142,8 @@ impl World {
         found
     }
 
-    /// Every piece of accepted work has one result, and started as often as that says: once where it succeeded, at
-    /// most once for each attempt in any case. Nothing else has a result, or started.
+    /// Every piece of accepted work has one result, and started as often as it must: at most once for each attempt
+    /// in any case. Nothing else has a result, or started.
     fn once_each(&self, accepted: &Accepted, found: &[Found], report: &mut Report) {
         let mut starts: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for line in self.ledger_lines() {
@@ -147,12 +169,13 @@ impl World {
                 });
                 ran += lines.len();
             }
-            let least = usize::from(result.outcome == Outcome::Succeeded);
-            report.require(ran >= least, Breach::Lost, &result.id, || format!("{path}: it never started"));
-            report
-                .require(ran <= 1, Breach::Doubled, &result.id, || format!("{path}: it started {ran} times"));
+            let most = accepted.work.get(&result.id).map_or(1, |ends| ends.starts);
+            let least = if result.outcome == Outcome::Succeeded { most } else { 0 };
+            let starts = || format!("{path}: it started {ran} times");
+            report.require(ran >= least, Breach::Lost, &result.id, starts);
+            report.require(ran <= most, Breach::Doubled, &result.id, starts);
         }
-        for (name, outcome) in &accepted.work {
+        for (name, Ends { outcome, .. }) in &accepted.work {
             let ended = results.get(name.as_str());
             let well = ended.is_some_and(|result| result.outcome == *outcome);
             report.require(well, Breach::Lost, name, || {
@@ -191,7 +214,7 @@ impl World {
         allocations: &BTreeMap<String, Allocation>,
         report: &mut Report,
     ) {
-        for group in [self.gate(), format!("{}-{}", self.prefix(), accepted.secret.0)] {
+        for group in [self.gate(), format!("{}-{}", self.prefix(), accepted.secret)] {
             let members = self.group_members(&group).await;
             report.require(members.is_empty(), Breach::Leaked, "", || format!("{group} has {members:?}"));
         }
@@ -227,17 +250,21 @@ impl World {
         database.close().await.unwrap();
     }
 
-    /// The secret's value stands nowhere: not in the store, in a log, or in any object of the ops repo.
-    fn nothing_told(&self, accepted: &Accepted, clone: &Path, report: &mut Report) {
-        let (name, value) = &accepted.secret;
-        let mut told = |place: &str, content: &[u8]| {
-            let found = content.windows(value.len()).any(|window| window == value.as_bytes());
-            report.require(!found, Breach::Leaked, "", || format!("the value of {name} stands in {place}"));
-        };
-        for file in files(&self.path("store")).into_iter().chain([self.path("consign.log")]) {
-            told(&file.display().to_string(), &fs::read(&file).unwrap());
+    /// No canary, in any of its forms, stands in an object of the ops repo or of its mirror, in a file of the store, in
+    /// the agent's log or in a webhook.
+    fn nothing_told(&self, accepted: &Accepted, report: &mut Report) {
+        let Accepted { canaries, webhooks, .. } = accepted;
+        let log = fs::read(self.path("consign.log")).unwrap();
+        let told = [
+            canaries.in_repository(&self.ops.bare),
+            canaries.in_repository(&self.path("store/mirror.git/repository.git")),
+            canaries.in_path(&self.path("store")),
+            canaries.in_bytes("the agent's log", &log),
+            canaries.in_bytes("webhooks", webhooks),
+        ];
+        for found in told.concat() {
+            report.require(false, Breach::Leaked, "", || found);
         }
-        told("the ops repo", git(clone, &["log", "--all", "--patch", "--format=raw"]).as_bytes());
     }
 }
 
@@ -255,28 +282,14 @@ pub(crate) fn untold<'name>(names: impl Iterator<Item = &'name String>, bodies: 
             ids.entry(sequence).or_default().insert(body["id"].as_str().unwrap());
         }
         let last = ids.keys().last().copied().unwrap_or_default();
-        let is_end = |body: &&&Value| body["state"] == "done" || body["state"] == "failed";
-        let end = bodies.iter().find(is_end).and_then(|body| body["sequence"].as_u64());
-        let whole = ids.keys().copied().eq(1..=last) && end == Some(last);
+        let is_end = |body: &&Value| body["state"] == "done" || body["state"] == "failed";
+        let ends = bodies.iter().any(|body| body["sequence"] == last && is_end(body));
+        let whole = ids.keys().copied().eq(1..=last) && ends;
         report.require(whole, Breach::Lost, name, || format!("it was told of {:?} alone", ids.keys()));
         let once = ids.values().all(|ids| ids.len() == 1);
         report.require(once, Breach::Doubled, name, || format!("webhooks have several ids: {ids:?}"));
     }
     report.0
-}
-
-/// Every file of a folder.
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
-        let kind = entry.file_type().unwrap();
-        match (kind.is_dir(), kind.is_file()) {
-            (true, _) => found.extend(files(&entry.path())),
-            (_, true) => found.push(entry.path()),
-            _ => {}
-        }
-    }
-    found
 }
 
 fn git(folder: &Path, arguments: &[&str]) -> String {
