@@ -208,6 +208,7 @@ impl Callers {
                 let job_id = self.submit(&name, "third", "low").await;
                 self.until(&job_id, &["failed"]).await;
                 self.retry(&job_id).await;
+                self.until(&job_id, &["done"]).await;
                 vec![(job_id, RETRIED, Some(plan.number))]
             }
             Kind::Cancelled => {
@@ -351,6 +352,13 @@ impl Callers {
             if missing.is_empty() { Ok(()) } else { Err(format!("no result of {missing:?}")) }
         })
         .await;
+        for (name, ..) in taken.iter().filter(|(_, ends, _)| ends.results > 1) {
+            wait_for(&format!("the last result of {name}"), PATIENCE, async || {
+                let result = self.world.result(name, PATIENCE).await;
+                if result["outcome"] == "succeeded" { Ok(()) } else { Err(result.to_string()) }
+            })
+            .await;
+        }
     }
 
     /// Waits until the outbox is empty.
