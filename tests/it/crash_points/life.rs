@@ -71,7 +71,7 @@ async fn through(mut plans: Vec<Plan>) -> Rows {
             taken.extend(brought.unwrap());
         }
     }
-    let agent = callers.world.launch_agent(&["--take-over"]);
+    let agent = callers.world.agent().await;
     taken.extend(under_way.join_all().await.into_iter().flatten());
     taken.extend(callers.runs_of_the_trigger().await);
     callers.until_told_all(&taken).await;

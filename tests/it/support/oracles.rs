@@ -154,7 +154,9 @@ impl World {
         let mut results: BTreeMap<&str, &ResultFile> = BTreeMap::new();
         for Found { path, result } in found {
             let wanted = accepted.work.contains_key(&result.id);
-            report.require(wanted, Breach::Doubled, &result.id, || format!("{path} answers nothing"));
+            report.require(wanted, Breach::Doubled, &result.id, || {
+                format!("{path} answers nothing: {result:?}")
+            });
             let second = results.insert(&result.id, result);
             report.require(second.is_none(), Breach::Doubled, &result.id, || {
                 format!("{path} is a second result")
