@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Says which form is hashed: another form has another name.
-const FORM: &str = "consign approval 1";
+const FORM: &str = "consign approval 2";
 
 /// All that decides what runs.
 #[derive(Serialize)]
@@ -22,7 +22,7 @@ struct Bound<'job> {
 
 /// The SHA-256, in hexadecimal, over all that decides what a job runs: the action's id, the whole work on record
 /// (the formula's body, arguments, environment, names of secrets, bot, shape with its mounts, and what decides
-/// when it runs), and `base_job`, the Nomad job that it is dispatched from, as it is registered.
+/// when it runs), and `base_job`, the SHA-256 of the Nomad job that it is dispatched from, as it is registered.
 #[must_use]
 pub fn digest(job: &Job, base_job: &str) -> String {
     let action = match &job.origin {

@@ -74,6 +74,14 @@ pub struct Rendered {
     pub hcl: String,
     /// The value of [`MARKER`]: SHA-256 of the rest, in hexadecimal.
     pub marker: String,
+    /// The SHA-256 of all of it, in hexadecimal: what approvals are bound to.
+    pub sha256: String,
+}
+
+impl Rendered {
+    pub(super) fn new(hcl: String, marker: String) -> Self {
+        Self { sha256: hexadecimal::encode(&Sha256::digest(&hcl)), hcl, marker }
+    }
 }
 
 /// Why a base job, or a variant of it, could not be rendered.
@@ -204,7 +212,7 @@ impl BaseJob {
         let marker = hexadecimal::encode(&Sha256::digest(body.to_string()));
         let job = body.get_blocks_mut("job").next().ok_or_else(missing)?;
         mark(job, &marker);
-        Ok(Rendered { hcl: body.to_string(), marker })
+        Ok(Rendered::new(body.to_string(), marker))
     }
 }
 

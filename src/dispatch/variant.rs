@@ -68,7 +68,7 @@ pub fn compile(job: &BaseJob, settings: &Settings, shape: &Shape) -> Result<Pare
         id,
         base: job.name().to_owned(),
         needs: Needs::read(&hcl),
-        rendered: Rendered { hcl, marker },
+        rendered: Rendered::new(hcl, marker),
     })
 }
 

@@ -8,6 +8,8 @@ use crate::{ids::JobId, webhook::Body};
 
 /// How many changes of phases are kept. Each takes about half a KiB.
 pub const EVENTS_KEPT: i64 = 10_000;
+/// The oldest ones go after so many new ones: each time costs as much as writing one.
+const EVENTS_PER_SWEEP: i64 = 64;
 
 /// One change of a job's phase.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +65,7 @@ pub(super) async fn keep(transaction: &mut Transaction<'_, Sqlite>, bodies: Vec<
     if bodies.is_empty() {
         return Ok(());
     }
+    let count = i64::try_from(bodies.len()).unwrap_or(i64::MAX);
     let mut rows = Vec::with_capacity(bodies.len());
     for body in bodies {
         let job_id = body.job_id.clone();
@@ -75,8 +78,12 @@ pub(super) async fn keep(transaction: &mut Transaction<'_, Sqlite>, bodies: Vec<
         row.push_bind(job_id).push_bind(text);
     });
     let written = insert.build().execute(&mut **transaction).await.map_err(failed("write an event"))?;
+    let last = written.last_insert_rowid();
+    if last / EVENTS_PER_SWEEP == (last - count) / EVENTS_PER_SWEEP {
+        return Ok(());
+    }
     sqlx::query("DELETE FROM events WHERE sequence <= $1")
-        .bind(written.last_insert_rowid() - EVENTS_KEPT)
+        .bind(last - EVENTS_KEPT)
         .execute(&mut **transaction)
         .await
         .map_err(failed("let an old event go"))
@@ -148,7 +155,9 @@ mod tests {
             .execute(&store.pool)
             .await
             .unwrap();
-        store.save(&self::job(), "seen", Timestamp::UNIX_EPOCH).await.unwrap();
+        for _ in 0..EVENTS_PER_SWEEP {
+            store.save(&self::job(), "seen", Timestamp::UNIX_EPOCH).await.unwrap();
+        }
         let left = store.events_after(0, None, 10).await.unwrap();
         assert_eq!(left.first().map(|event| event.sequence), Some(EVENTS_KEPT));
     }

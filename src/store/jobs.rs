@@ -7,7 +7,7 @@ use sqlx::{QueryBuilder, Row as _, Sqlite, Transaction, sqlite::SqliteRow};
 use ulid::Ulid;
 
 use super::{
-    Error, Store, durations::write_duration, failed, outbox, results::write_result, submissions::write_ends,
+    Error, Store, durations::write_duration, failed, outbox, results::write_result, submissions::write_end,
     word,
 };
 use crate::{
@@ -115,19 +115,21 @@ pub(super) async fn write_job(
     event: &str,
     now: Timestamp,
 ) -> Result<(), Error> {
-    write_jobs(transaction, &[job], event, now).await
+    let known = Known::read(transaction, job).await?;
+    write_jobs(transaction, &[job], &known, event, now).await?;
+    write_end(transaction, job).await
 }
 
 /// Puts jobs as they now are on record, each once, with what happened to all of them: in as many statements as it takes
-/// for one. They are at most [`JOBS_AT_ONCE`].
+/// for one. They are at most [`JOBS_AT_ONCE`]; what is kept of submitted work besides is the caller's to write.
 pub(super) async fn write_jobs(
     transaction: &mut Transaction<'_, Sqlite>,
     jobs: &[&Job],
+    known: &Known,
     event: &str,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let known = Known::read(transaction, jobs).await?;
-    let changes = write_records(transaction, jobs, &known).await?;
+    let changes = write_records(transaction, jobs, known).await?;
     let announced = jobs.iter().filter(|job| known.phase(job) != Some(job.phase().as_str()));
     let announced = announced.filter_map(|job| Some((*job, *changes.get(&job.job_id.to_string())?)));
     outbox::announce(transaction, &announced.collect::<Vec<_>>(), now).await?;
@@ -148,12 +150,12 @@ pub(super) async fn write_jobs(
             .push_bind(event)
             .push_bind(job.phase().as_str());
     });
-    insert.build().execute(&mut **transaction).await.map_err(failed("write the journal"))?;
-    write_ends(transaction, jobs).await
+    insert.build().execute(&mut **transaction).await.map_err(failed("write the journal")).map(drop)
 }
 
-/// What is on record before some jobs are written.
-struct Known {
+/// What is on record before jobs are written; nothing of new ones.
+#[derive(Default)]
+pub(super) struct Known {
     /// The phase of each, by its id.
     phases: HashMap<String, String>,
     /// Whose the action ids are that they go by, in lower case.
@@ -161,22 +163,14 @@ struct Known {
 }
 
 impl Known {
-    async fn read(transaction: &mut Transaction<'_, Sqlite>, jobs: &[&Job]) -> Result<Self, Error> {
-        let mut select = QueryBuilder::new("SELECT job_id, action_key, phase FROM jobs WHERE job_id IN (");
-        let mut ids = select.separated(", ");
-        for job in jobs {
-            ids.push_bind(job.job_id.to_string());
-        }
-        let keys: Vec<String> = jobs.iter().filter_map(|job| action_key(job)).collect();
-        if !keys.is_empty() {
-            select.push(") OR action_key IN (");
-            let mut list = select.separated(", ");
-            for key in keys {
-                list.push_bind(key);
-            }
-        }
-        select.push(")");
-        let rows = select.build().fetch_all(&mut **transaction).await.map_err(failed("look jobs up"))?;
+    async fn read(transaction: &mut Transaction<'_, Sqlite>, job: &Job) -> Result<Self, Error> {
+        let rows =
+            sqlx::query("SELECT job_id, action_key, phase FROM jobs WHERE job_id = $1 OR action_key = $2")
+                .bind(job.job_id.to_string())
+                .bind(action_key(job))
+                .fetch_all(&mut **transaction)
+                .await
+                .map_err(failed("look jobs up"))?;
         let (mut phases, mut holders) = (HashMap::new(), HashMap::new());
         for row in rows {
             let job_id: String = row.get(0);

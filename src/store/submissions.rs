@@ -5,7 +5,7 @@ use sqlx::{QueryBuilder, Row as _, Sqlite, Transaction};
 
 use super::{
     Error, Store, failed,
-    jobs::{JOBS_AT_ONCE, write_jobs},
+    jobs::{JOBS_AT_ONCE, Known, write_jobs},
 };
 use crate::{
     ids::JobId,
@@ -69,7 +69,7 @@ impl Store {
         let new: Vec<&Submission> = new.map(|(submission, _)| submission).collect();
         for batch in new.chunks(JOBS_AT_ONCE) {
             let jobs: Vec<&Job> = batch.iter().map(|submission| &*submission.job).collect();
-            write_jobs(&mut transaction, &jobs, "submitted", now).await?;
+            write_jobs(&mut transaction, &jobs, &Known::default(), "submitted", now).await?;
             write_actions(&mut transaction, batch).await?;
         }
         transaction.commit().await.map_err(failed("commit submissions"))?;
@@ -170,7 +170,6 @@ async fn write_actions(
     insert.push_values(submissions, |mut row, submission| {
         row.push_bind(submission.job.job_id.to_string()).push_bind(&submission.action);
     });
-    insert.push(" ON CONFLICT (job_id) DO UPDATE SET action = excluded.action");
     let written = insert.build().execute(&mut **transaction).await;
     written.map_err(failed("write submitted actions")).map(drop)
 }
@@ -194,24 +193,20 @@ async fn key_use(
     }))
 }
 
-/// Takes down which submitted work has ended, and when; nothing for other work.
-pub(super) async fn write_ends(
-    transaction: &mut Transaction<'_, Sqlite>,
-    jobs: &[&Job],
-) -> Result<(), Error> {
-    let submitted = jobs.iter().filter(|job| matches!(job.origin, Origin::Submitted { .. }));
-    let submitted: Vec<&&Job> = submitted.collect();
-    if submitted.is_empty() {
-        return Ok(());
-    }
-    let mut insert = QueryBuilder::new("INSERT INTO submissions (job_id, ended_at) ");
-    insert.push_values(submitted, |mut row, job| {
-        let ending = job.ending.as_ref().filter(|_| job.stage == Stage::Ended);
-        row.push_bind(job.job_id.to_string())
-            .push_bind(ending.map(|ending| ending.finished_at.as_millisecond()));
-    });
-    insert.push(" ON CONFLICT (job_id) DO UPDATE SET ended_at = excluded.ended_at");
-    insert.build().execute(&mut **transaction).await.map_err(failed("write submissions")).map(drop)
+/// Takes down whether submitted work has ended, and when; nothing for other work.
+pub(super) async fn write_end(transaction: &mut Transaction<'_, Sqlite>, job: &Job) -> Result<(), Error> {
+    let Origin::Submitted { .. } = job.origin else { return Ok(()) };
+    let ending = job.ending.as_ref().filter(|_| job.stage == Stage::Ended);
+    sqlx::query(
+        "INSERT INTO submissions (job_id, ended_at) VALUES ($1, $2)
+         ON CONFLICT (job_id) DO UPDATE SET ended_at = excluded.ended_at",
+    )
+    .bind(job.job_id.to_string())
+    .bind(ending.map(|ending| ending.finished_at.as_millisecond()))
+    .execute(&mut **transaction)
+    .await
+    .map_err(failed("write a submission"))
+    .map(drop)
 }
 
 #[cfg(test)]

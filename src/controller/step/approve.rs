@@ -90,6 +90,6 @@ impl Rooms {
     pub(in super::super) fn digest(&self, job: &Job) -> String {
         let parent = self.base_jobs.parent(&job.work.base_job, &job.work.shape).ok().flatten();
         // Without one nothing is launched.
-        digest(job, parent.as_ref().map(|parent| parent.rendered.hcl.as_str()).unwrap_or_default())
+        digest(job, parent.as_ref().map(|parent| parent.rendered.sha256.as_str()).unwrap_or_default())
     }
 }
