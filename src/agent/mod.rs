@@ -32,6 +32,7 @@ use crate::{
         health::Health,
         prune,
         publish::Publisher,
+        reconcile,
         statuses::Statuses,
         step::{Forges, Permits, Progress, Rooms},
         submit::Desk,
@@ -335,6 +336,7 @@ impl Running<'_> {
         tasks.spawn(prune::run(self.store.clone(), archive.clone(), config.store.keep.0, stopping.clone()));
         tasks.spawn(artifact::sweep(archive, config.store.artifacts_keep.0, stopping.clone()));
         tasks.spawn(sweep::run(Arc::clone(&rooms), config.nomad.variant_keep.0, stopping.clone()));
+        tasks.spawn(reconcile::run(Arc::clone(&rooms), driver.inbox(), stopping.clone()));
         tasks.spawn(driver.run(stopping.clone()));
         tasks.spawn(publisher.run(stopping.clone()));
         let watched = watch.run(stopping.clone()).await;

@@ -17,6 +17,7 @@ mod meet;
 pub mod plan;
 pub mod prune;
 pub mod publish;
+pub mod reconcile;
 pub mod recover;
 mod scan;
 pub mod statuses;

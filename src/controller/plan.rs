@@ -49,6 +49,8 @@ pub enum Step {
     },
     /// Put the grants in place and open the launch gate.
     Grant,
+    /// Put the grants in place once more: Vault forgot them.
+    GrantAgain,
     /// Put on record that the task started.
     Begin {
         /// When.
@@ -97,6 +99,16 @@ pub enum Judgement {
     Made(Option<Timestamp>),
 }
 
+/// What Vault knows of what an allocation was granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rights {
+    /// All of it, for all that is known.
+    #[default]
+    Standing,
+    /// Nothing: it was restored from a snapshot.
+    Forgotten,
+}
+
 /// What was seen of a job's attempt in Nomad. It is not kept over a restart: the first scan makes it anew.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
@@ -108,6 +120,8 @@ pub struct Seen {
     pub missed: bool,
     /// Whether a look found neither child nor allocation.
     pub gone: bool,
+    /// Whether Vault still has what its allocation was granted.
+    pub rights: Rights,
     /// Nomad's reasons why nothing was placed, at the last look.
     pub placement: String,
     /// Whether it was decided about with what evidence there is.
@@ -246,6 +260,9 @@ fn launched(job: &Job, attempt: &Attempt, seen: &Seen, context: Context) -> Next
                 });
             }
             (Stage::Admitted, _) => return Next::Do(Step::Grant),
+            (Stage::Granted | Stage::Working, _) if seen.rights == Rights::Forgotten => {
+                return Next::Do(Step::GrantAgain);
+            }
             (Stage::Granted, Some(allocation)) => {
                 if let Progress::Running(at) = judge::progress(allocation) {
                     return Next::Do(Step::Begin { at });
@@ -629,5 +646,18 @@ mod tests {
             again.apply(event, at(0)).unwrap();
         }
         assert_eq!(next(&again, &Seen::default(), context(0)), Next::Do(Step::Again));
+    }
+
+    #[test]
+    fn a_grant_that_vault_forgot_is_given_again_while_the_task_lives() {
+        let forgotten = Seen { rights: Rights::Forgotten, looked_at: Some(at(0)), ..Seen::default() };
+        for (events, again) in [(3, false), (4, true), (5, true)] {
+            let step = next(&job(events), &forgotten, context(1));
+            assert_eq!(step == Next::Do(Step::GrantAgain), again, "after {events} events: {step:?}");
+        }
+        let mut stopped = job(5);
+        let reason = Cancellation { cause: Cause::Cancelled, reason: "deleted".to_owned() };
+        stopped.apply(Event::Stopped(reason), at(1)).unwrap();
+        assert_ne!(next(&stopped, &forgotten, context(1)), Next::Do(Step::GrantAgain));
     }
 }

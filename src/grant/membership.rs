@@ -67,6 +67,21 @@ impl Membership {
         self.turns.read().await
     }
 
+    /// Takes entities out of a group, in turn with additions and deletions.
+    pub(super) async fn remove(
+        &self,
+        vault: &Vault,
+        name: &str,
+        strangers: &BTreeSet<String>,
+    ) -> Result<(), Error> {
+        let _turn = self.turns.write().await;
+        let group = vault.group(name).await.map_err(Error::vault(format!("reading group {name}")))?;
+        let Some(group) = group else { return Ok(()) };
+        let mut members = group.member_entity_ids;
+        members.retain(|member| !strangers.contains(member));
+        vault.set_group_members(name, &members).await.map_err(Error::vault(format!("writing group {name}")))
+    }
+
     /// Adds an entity to a group and comes back when Vault lists it there.
     pub(super) async fn add(&self, group: String, entity: String) -> Result<Added, Error> {
         let (reply, answer) = oneshot::channel();

@@ -7,13 +7,15 @@
 //! out of all groups and its tokens die at once.
 //!
 //! The agent's token can neither list entities nor tell which allocation an entity belongs to. So
-//! nothing here sweeps by itself: at start the agent withdraws the grant of every allocation on
-//! record that has ended, and [`Grants::withdraw`] may be repeated at will.
+//! nothing here sweeps by itself: whoever has the records asks for the entities of the allocations that live, and has
+//! all other members expelled. [`Grants::withdraw`] may be repeated at will.
 
 mod error;
 mod grantable;
 mod membership;
 mod upkeep;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, future, stream};
 
@@ -25,6 +27,7 @@ pub use self::{
 };
 use crate::{
     fail_point,
+    ids::{BotName, SecretName},
     vault::{self, Vault},
 };
 
@@ -160,8 +163,52 @@ impl Grants {
     pub async fn passes_gate(&self, allocation: &str) -> Result<bool, Error> {
         let entity = self.vault.entity_by_alias(allocation, &self.settings.accessor).await;
         let entity = entity.map_err(Error::vault(format!("looking up allocation {allocation}")))?;
-        let members = self.members(&self.settings.gate).await?;
+        let members = self.gate_members().await?;
         Ok(entity.is_some_and(|entity| members.contains(&entity.id)))
+    }
+
+    /// The ids of the entities that the launch gate is open for.
+    pub async fn gate_members(&self) -> Result<Vec<String>, Error> {
+        self.members(&self.settings.gate).await
+    }
+
+    /// The ids of the entities in each group of this installation: the launch gate's, and those of its secrets and
+    /// bots.
+    pub async fn memberships(&self) -> Result<BTreeMap<String, Vec<String>>, Error> {
+        let Settings { kv, prefix, bots, gate, .. } = &self.settings;
+        let listed = |folder| Error::vault(format!("listing {kv}/{folder}"));
+        let secrets = self.vault.entries(kv, prefix).await.map_err(listed(prefix))?;
+        let bots = self.vault.entries(kv, bots).await.map_err(listed(bots))?;
+        let secrets =
+            secrets.iter().filter_map(|name| Some(Grantable::Secret(SecretName::parse(name).ok()?)));
+        let bots = bots.iter().filter_map(|name| Some(Grantable::Bot(BotName::parse(name).ok()?)));
+        let groups: Vec<String> = secrets.chain(bots).map(|one| one.group()).chain([gate.clone()]).collect();
+        stream::iter(groups)
+            .map(|group| async move {
+                let members = self.members(&group).await?;
+                Ok((group, members))
+            })
+            .buffer_unordered(LOOKUPS_AT_ONCE)
+            .try_collect()
+            .await
+    }
+
+    /// The ids of the entities behind allocations, of those that have one.
+    pub async fn entities(&self, allocations: Vec<String>) -> Result<BTreeMap<String, String>, Error> {
+        let found: Vec<_> = stream::iter(allocations)
+            .map(|allocation| async move {
+                let entity = self.lookup(&allocation).await?;
+                Ok(entity.map(|entity| (allocation, entity.id)))
+            })
+            .buffer_unordered(LOOKUPS_AT_ONCE)
+            .try_collect()
+            .await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Takes entities out of a group.
+    pub async fn expel(&self, group: &str, strangers: &BTreeSet<String>) -> Result<(), Error> {
+        self.membership.remove(&self.vault, group, strangers).await
     }
 
     /// The ids of the entities in a group; none where there is no such group.

@@ -50,6 +50,17 @@ impl Store {
         rows.iter().map(read_job).collect()
     }
 
+    /// Every job whose allocation was admitted and has its rights yet.
+    pub async fn holding(&self) -> Result<Vec<Job>, Error> {
+        let rows = sqlx::query(
+            "SELECT job_id, record FROM jobs WHERE stage IN ('admitted', 'granted', 'working', 'concluded')",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed("read the jobs with rights"))?;
+        rows.iter().map(read_job).collect()
+    }
+
     /// One job.
     pub async fn job(&self, job_id: JobId) -> Result<Option<Job>, Error> {
         let row = sqlx::query("SELECT job_id, record FROM jobs WHERE job_id = $1")

@@ -35,7 +35,7 @@ use self::{
 use super::{
     adopt,
     meet::Met,
-    plan::{self, Context, Judgement, Next, Seen, Step},
+    plan::{self, Context, Judgement, Next, Rights, Seen, Step},
     scan::{self, Scan},
     step::{self, Performed, Rooms},
 };
@@ -73,6 +73,8 @@ pub enum Message {
     Scanned(Scan),
     /// A step is over.
     Performed(JobId, Box<Result<Performed, step::Error>>),
+    /// Jobs whose grants Vault forgot.
+    Forgotten(Vec<JobId>),
     /// Work that has no action file; answered once it is on record.
     Submit(store::Submission, submit::Reply),
     /// An operator's wish about a job.
@@ -300,6 +302,14 @@ impl Driver {
             }
             Message::Scanned(scan) => self.scanned(scan),
             Message::Performed(job_id, result) => self.performed(job_id, *result).await,
+            Message::Forgotten(jobs) => {
+                for job_id in jobs {
+                    if let Some(slot) = self.slots.get_mut(&job_id) {
+                        slot.seen.rights = Rights::Forgotten;
+                        self.consider(job_id);
+                    }
+                }
+            }
             Message::Submit(submission, reply) => self.submitted.push((submission, reply)),
             Message::Operate(order) => self.operate(order).await,
             Message::Pause(order) => self.pause_as_ordered(order).await,

@@ -15,7 +15,7 @@ pub use self::review::Forges;
 use super::{
     health::{Health, Subject},
     meet,
-    plan::{Seen, Step},
+    plan::{Rights, Seen, Step},
 };
 use crate::{
     action::{
@@ -183,6 +183,12 @@ impl Rooms {
         drop(self.progress.send(Progress { name, event, detail }));
     }
 
+    /// Whether the ops repo is still this store's: an agent that slept may have a successor, of whose work it knows
+    /// nothing.
+    pub(super) async fn owns_repo(&self) -> Result<bool, Error> {
+        Ok(self.repo.owner().await?.is_some_and(|(_, owner)| owner.store_id == self.store.id()))
+    }
+
     /// Reports what a step failed on.
     pub fn trouble(&self, error: &Error) {
         if error.subject() == Subject::Vault {
@@ -228,6 +234,13 @@ impl Rooms {
             }
             Step::Admit { allocation, node } => self.admit(&mut job, allocation, node).await?,
             Step::Grant => self.grant(&mut job).await?,
+            Step::GrantAgain => {
+                if let Some(allocation) = job.attempt().and_then(|attempt| attempt.allocation.as_deref()) {
+                    self.grants.issue(allocation, &launch::wanted(&job.work)).await?;
+                    self.tell(&job, "granted again", "Vault forgot the grant");
+                }
+                seen.rights = Rights::Standing;
+            }
             Step::Begin { at } => self.record(&mut job, Event::Started { at }).await?,
             Step::Shed { child } => {
                 meet::stop(self, &child).await?;
