@@ -14,7 +14,7 @@ use crate::{
 /// What became of a child.
 #[derive(Debug)]
 pub(super) enum Met {
-    /// It is an ended job's, or dead: nothing to do.
+    /// It is an ended job's, another agent's, or dead: nothing to do.
     Old,
     /// It was stopped, because it looks like one of consign's own and is none.
     Stopped,
@@ -36,6 +36,9 @@ pub(super) async fn meet(rooms: &Rooms, rules: &adopt::Rules, child_id: &str) ->
     }
     let Some(child) = rooms.nomad.child(child_id).await? else { return Ok(Met::Old) };
     if dispatch_id_of(child_id).is_some() || !child.dispatch_idempotency_token.is_empty() {
+        if !rooms.owns_repo().await? {
+            return Ok(Met::Old);
+        }
         stop(rooms, child_id).await?;
         rooms.tell_of_child(
             child_id,
