@@ -21,6 +21,7 @@ mod doctor;
 mod documents;
 mod drivers;
 mod events;
+mod faults;
 mod flood;
 mod forge;
 mod fuzz;

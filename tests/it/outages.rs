@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 
 use crate::support::{Agent, OwnServers, World, wait_for};
 
-const LIMIT: Duration = Duration::from_mins(1);
+pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 /// How long something stays out of reach.
 const OUTAGE: Duration = Duration::from_mins(1);
 
 /// A formula that writes the action's id to the ledger, and one that then waits until the test lets it end.
-fn commit_formulas(world: &World) {
+pub(crate) fn commit_formulas(world: &World) {
     let ledger = world.ledger();
     let note = format!("echo $CONSIGN_ACTION_ID >> {}\n", ledger.display());
     let gate = world.path("end-");
@@ -23,11 +23,11 @@ fn commit_formulas(world: &World) {
     world.ops.commit("two formulas", &[("formulas/note.sh", Some(&note)), ("formulas/wait.sh", Some(&wait))]);
 }
 
-fn let_end(world: &World, id: &str) {
+pub(crate) fn let_end(world: &World, id: &str) {
     fs::write(world.path(&format!("end-{id}")), "").unwrap();
 }
 
-async fn works(world: &World, id: &str) {
+pub(crate) async fn works(world: &World, id: &str) {
     wait_for(&format!("{id} to work"), LIMIT, async || {
         let lines = world.ledger_lines();
         if !lines.iter().any(|line| line == id) {
@@ -42,9 +42,10 @@ async fn works(world: &World, id: &str) {
 }
 
 /// Waits until each has succeeded, and shows that each started once, has one result and no grant left.
-async fn each_once(world: &World, ids: &[&str]) {
+pub(crate) async fn each_once(world: &World, ids: &[&str]) {
     for id in ids {
-        let result = world.result(id, LIMIT).await;
+        // Whoever waited long at the gate looks only once in a minute whether it is open.
+        let result = world.result(id, LIMIT * 2).await;
         assert_eq!(result["outcome"], "succeeded", "{result}");
     }
     let mut started = world.ledger_lines();

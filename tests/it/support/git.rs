@@ -47,6 +47,15 @@ impl Git {
         git
     }
 
+    /// Another clone of the same repository, in `folder`.
+    pub(crate) fn another(&self, folder: &Path) -> Self {
+        fs::create_dir(folder).unwrap();
+        let git = Self { bare: self.bare.clone(), clone: folder.to_path_buf() };
+        git.clone(&["init", "--quiet", "--initial-branch=main", "."]);
+        git.clone(&["remote", "add", "origin", git.bare.to_str().unwrap()]);
+        git
+    }
+
     /// Commits `files` (none as content deletes one) on top of what the repository has, and gives the revision.
     pub(crate) fn commit(&self, message: &str, files: &[(&str, Option<&str>)]) -> String {
         self.commit_work(message, |folder| {

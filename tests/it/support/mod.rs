@@ -11,6 +11,7 @@ pub(crate) mod images;
 mod nomad_api;
 mod oracles;
 mod own;
+mod proxy;
 mod random;
 mod result;
 mod shared;
@@ -29,6 +30,7 @@ pub(crate) use oracles::{Accepted, Ends};
 #[cfg(feature = "fail-points")]
 pub(crate) use oracles::{Breach, untold};
 pub(crate) use own::OwnServers;
+pub(crate) use proxy::{Fault, Proxy};
 pub(crate) use random::Random;
 #[cfg(feature = "fail-points")]
 pub(crate) use random::seed;

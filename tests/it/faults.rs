@@ -1,0 +1,7 @@
+//! Servers, networks and disks that misbehave: each action still starts once and has one result.
+
+mod disk;
+mod leader;
+mod network;
+mod peers;
+mod vault;
