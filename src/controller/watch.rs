@@ -178,6 +178,10 @@ impl Watch {
                 let held = self.repo.owner().await?;
                 return Err(held.map_or(Error::Unclaimed, |(_, owner)| Error::Claimed(owner)).into());
             }
+            // To git an empty page of some proxy's is a repository without references: no word about the claim.
+            None if tips.branch.is_none() => {
+                return Err(ops_repo::Error::Answer { operation: "read the claim on the ops repo" }.into());
+            }
             None => return Err(Error::Unclaimed.into()),
         }
         let before = self.store.revision();

@@ -186,7 +186,10 @@ impl Rooms {
     /// Whether the ops repo is still this store's: an agent that slept may have a successor, of whose work it knows
     /// nothing.
     pub(super) async fn owns_repo(&self) -> Result<bool, Error> {
-        Ok(self.repo.owner().await?.is_some_and(|(_, owner)| owner.store_id == self.store.id()))
+        match self.repo.owner().await? {
+            Some((_, owner)) => Ok(owner.store_id == self.store.id()),
+            None => Err(ops_repo::Error::Answer { operation: "read the claim on the ops repo" }.into()),
+        }
     }
 
     /// Reports what a step failed on.
