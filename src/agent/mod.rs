@@ -28,6 +28,7 @@ use self::settings::{api_tokens, collector, hook_secret, rules, webhook_secret};
 use crate::{
     config::Config,
     controller::{
+        awake::Awake,
         driver::{Driver, Inbox},
         health::Health,
         prune,
@@ -291,6 +292,7 @@ impl Running<'_> {
             results_ready: Arc::new(Notify::new()),
             nodes: Nodes::default(),
             permits: Permits::default(),
+            awake: Awake::until(stopping.clone()),
             metrics: self.metrics.clone(),
         });
         self.recover(&rooms, &repo, config).await?;
@@ -333,9 +335,7 @@ impl Running<'_> {
         drop(self.orders.set(driver.inbox()));
         self.attend(stopping, tasks).await?;
         self.ready.store(true, Ordering::Release);
-        tasks.spawn(prune::run(self.store.clone(), archive.clone(), config.store.keep.0, stopping.clone()));
-        tasks.spawn(artifact::sweep(archive, config.store.artifacts_keep.0, stopping.clone()));
-        tasks.spawn(sweep::run(Arc::clone(&rooms), config.nomad.variant_keep.0, stopping.clone()));
+        self.tidy(&rooms, archive, stopping, tasks);
         tasks.spawn(reconcile::run(Arc::clone(&rooms), driver.inbox(), stopping.clone()));
         tasks.spawn(driver.run(stopping.clone()));
         tasks.spawn(publisher.run(stopping.clone()));
@@ -343,6 +343,14 @@ impl Running<'_> {
         self.ready.store(false, Ordering::Release);
         tracing::info!("agent ending: no new work is taken, running tasks are left to Nomad");
         watched.map_err(Error::Watch)
+    }
+
+    /// Starts what lets old things go.
+    fn tidy(&self, rooms: &Arc<Rooms>, archive: Archive, stopping: &CancellationToken, tasks: &TaskTracker) {
+        let (store, config) = (self.store.clone(), self.config);
+        tasks.spawn(prune::run(store, archive.clone(), config.store.keep.0, stopping.clone()));
+        tasks.spawn(artifact::sweep(archive, config.store.artifacts_keep.0, stopping.clone()));
+        tasks.spawn(sweep::run(Arc::clone(rooms), config.nomad.variant_keep.0, stopping.clone()));
     }
 
     /// Starts what attends to triggers, and what tells of their events.

@@ -11,6 +11,7 @@
 //! allocation is a row that is committed before the gate is opened for it.
 
 pub mod adopt;
+pub mod awake;
 pub mod driver;
 pub mod health;
 mod meet;

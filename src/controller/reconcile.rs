@@ -24,10 +24,11 @@ const INTERVAL: Duration = Duration::from_secs(15);
 
 /// Compares at once and then at an interval, until `ending`.
 pub async fn run(rooms: Arc<Rooms>, inbox: Inbox, ending: CancellationToken) {
+    let mut entities = BTreeMap::new();
     loop {
         let compared = tokio::select! {
             () = ending.cancelled() => return,
-            compared = reconcile(&rooms) => compared,
+            compared = reconcile(&rooms, &mut entities) => compared,
         };
         match compared {
             Ok(forgotten) if forgotten.is_empty() => {}
@@ -45,17 +46,21 @@ pub async fn run(rooms: Arc<Rooms>, inbox: Inbox, ending: CancellationToken) {
     }
 }
 
-/// Takes out of the groups whoever is no live job's allocation; gives the jobs whose grant Vault forgot.
-async fn reconcile(rooms: &Rooms) -> Result<Vec<JobId>, Error> {
+/// Takes out of the groups whoever is no live job's allocation; gives the jobs whose grant Vault forgot. `entities` are
+/// those behind allocations as they were found before: they are looked up once, unless Vault forgot them.
+async fn reconcile(rooms: &Rooms, entities: &mut BTreeMap<String, String>) -> Result<Vec<JobId>, Error> {
     // Before the records: whoever is granted something was admitted on record before.
     let groups = rooms.grants.memberships().await?;
     let holding = rooms.store.holding().await?;
     let holders: BTreeMap<String, &Job> =
         holding.iter().filter_map(|job| Some((job.attempt()?.allocation.clone()?, job))).collect();
-    if holders.is_empty() && groups.values().all(Vec::is_empty) {
+    let members: BTreeSet<&String> = groups.values().flatten().collect();
+    entities.retain(|allocation, entity| holders.contains_key(allocation) && members.contains(entity));
+    if holders.is_empty() && members.is_empty() {
         return Ok(Vec::new());
     }
-    let entities = rooms.grants.entities(holders.keys().cloned().collect()).await?;
+    let new = holders.keys().filter(|allocation| !entities.contains_key(*allocation)).cloned().collect();
+    entities.extend(rooms.grants.entities(new).await?);
     let known: BTreeSet<&String> = entities.values().collect();
     for (group, members) in groups {
         let mut strangers: BTreeSet<String> =

@@ -1,6 +1,6 @@
 //! The latest changes of jobs' phases, for whoever listens: written with the job's record.
 
-use sqlx::{QueryBuilder, Row as _, Sqlite, Transaction};
+use sqlx::{QueryBuilder, Row as _, Sqlite};
 use tokio::sync::watch;
 
 use super::{Error, Store, failed};
@@ -8,8 +8,6 @@ use crate::{ids::JobId, webhook::Body};
 
 /// How many changes of phases are kept. Each takes about half a KiB.
 pub const EVENTS_KEPT: i64 = 10_000;
-/// The oldest ones go after so many new ones: each time costs as much as writing one.
-const EVENTS_PER_SWEEP: i64 = 64;
 
 /// One change of a job's phase.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,34 +58,30 @@ impl Store {
     }
 }
 
-/// Keeps changes of jobs' phases, and lets the oldest ones go.
-pub(super) async fn keep(transaction: &mut Transaction<'_, Sqlite>, bodies: Vec<Body>) -> Result<(), Error> {
-    if bodies.is_empty() {
+/// Has changes of jobs' phases kept, and the oldest ones let go.
+pub(super) fn push<'bodies>(
+    query: &mut QueryBuilder<Sqlite>,
+    bodies: impl Iterator<Item = &'bodies Body>,
+) -> Result<(), Error> {
+    let mut rows = Vec::new();
+    for body in bodies {
+        let text = serde_json::to_string(&body.clone().without_contents())
+            .map_err(|source| Error::Record { job_id: body.job_id.clone(), source })?;
+        rows.push((body.job_id.clone(), text));
+    }
+    if rows.is_empty() {
         return Ok(());
     }
-    let count = i64::try_from(bodies.len()).unwrap_or(i64::MAX);
-    let mut rows = Vec::with_capacity(bodies.len());
-    for body in bodies {
-        let job_id = body.job_id.clone();
-        let text = serde_json::to_string(&body.without_contents())
-            .map_err(|source| Error::Record { job_id: job_id.clone(), source })?;
-        rows.push((job_id, text));
-    }
-    let mut insert = QueryBuilder::new("INSERT INTO events (job_id, body) ");
-    insert.push_values(rows, |mut row, (job_id, text)| {
+    query.push("INSERT INTO events (job_id, body) ");
+    query.push_values(rows, |mut row, (job_id, text)| {
         row.push_bind(job_id).push_bind(text);
     });
-    let written = insert.build().execute(&mut **transaction).await.map_err(failed("write an event"))?;
-    let last = written.last_insert_rowid();
-    if last / EVENTS_PER_SWEEP == (last - count) / EVENTS_PER_SWEEP {
-        return Ok(());
-    }
-    sqlx::query("DELETE FROM events WHERE sequence <= $1")
-        .bind(last - EVENTS_KEPT)
-        .execute(&mut **transaction)
-        .await
-        .map_err(failed("let an old event go"))
-        .map(drop)
+    query.push(
+        "; DELETE FROM events WHERE sequence <= (SELECT seq FROM sqlite_sequence WHERE name = 'events') - ",
+    );
+    query.push_bind(EVENTS_KEPT);
+    query.push("; ");
+    Ok(())
 }
 
 #[cfg(test)]
@@ -155,9 +149,7 @@ mod tests {
             .execute(&store.pool)
             .await
             .unwrap();
-        for _ in 0..EVENTS_PER_SWEEP {
-            store.save(&self::job(), "seen", Timestamp::UNIX_EPOCH).await.unwrap();
-        }
+        store.save(&self::job(), "seen", Timestamp::UNIX_EPOCH).await.unwrap();
         let left = store.events_after(0, None, 10).await.unwrap();
         assert_eq!(left.first().map(|event| event.sequence), Some(EVENTS_KEPT));
     }

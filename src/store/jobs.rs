@@ -1,18 +1,18 @@
 //! Jobs, their children and the journal of what happened to them.
 
-use std::{collections::HashMap, str::FromStr as _};
+use std::str::FromStr as _;
 
 use jiff::Timestamp;
 use sqlx::{QueryBuilder, Row as _, Sqlite, Transaction, sqlite::SqliteRow};
 use ulid::Ulid;
 
 use super::{
-    Error, Store, durations::write_duration, failed, outbox, results::write_result, submissions::write_end,
-    word,
+    Error, Store, durations::write_duration, events, failed, outbox, results::write_result, submissions, word,
 };
 use crate::{
-    ids::{ActionId, DispatchId, JobId},
+    ids::{ActionId, DispatchId, JobId, WebhookId},
     lifecycle::{Job, Origin},
+    webhook::Body,
 };
 
 impl Store {
@@ -116,9 +116,18 @@ impl Store {
     }
 }
 
-/// How many jobs one statement puts on record at most: with ten values each they are far from SQLite's limit of 32,766
+/// How many jobs one statement puts on record at most: with eight values each they are far from SQLite's limit of 32,766
 /// for one statement.
 pub(super) const JOBS_AT_ONCE: usize = 256;
+
+/// A job to be put on record.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Written<'job> {
+    /// The job as it now is.
+    pub job: &'job Job,
+    /// The action of a new submission.
+    pub action: Option<&'job str>,
+}
 
 pub(super) async fn write_job(
     transaction: &mut Transaction<'_, Sqlite>,
@@ -127,74 +136,85 @@ pub(super) async fn write_job(
     now: Timestamp,
 ) -> Result<(), Error> {
     let known = Known::read(transaction, job).await?;
-    write_jobs(transaction, &[job], &known, event, now).await?;
-    write_end(transaction, job).await
+    write_jobs(transaction, &[Written { job, action: None }], Some(&known), event, now).await
 }
 
-/// Puts jobs as they now are on record, each once, with what happened to all of them: in as many statements as it takes
-/// for one. They are at most [`JOBS_AT_ONCE`]; what is kept of submitted work besides is the caller's to write.
+/// Puts jobs on record, each once and at most [`JOBS_AT_ONCE`], with what happened to all of them. Without what is
+/// known of them they are new. All is written in one go: waking the database's thread for each statement would cost
+/// more than the statement.
 pub(super) async fn write_jobs(
     transaction: &mut Transaction<'_, Sqlite>,
-    jobs: &[&Job],
-    known: &Known,
+    jobs: &[Written<'_>],
+    known: Option<&Known>,
     event: &str,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let changes = write_records(transaction, jobs, known).await?;
-    let announced = jobs.iter().filter(|job| known.phase(job) != Some(job.phase().as_str()));
-    let announced = announced.filter_map(|job| Some((*job, *changes.get(&job.job_id.to_string())?)));
-    outbox::announce(transaction, &announced.collect::<Vec<_>>(), now).await?;
-    let children = jobs.iter().filter_map(|job| Some((job.attempt()?.child.as_ref()?, job.job_id)));
-    let children: Vec<_> = children.collect();
-    if !children.is_empty() {
-        let mut insert = QueryBuilder::new("INSERT INTO children (child, job_id) ");
-        insert.push_values(children, |mut row, (child, job_id)| {
-            row.push_bind(child).push_bind(job_id.to_string());
-        });
-        insert.push(" ON CONFLICT DO NOTHING");
-        insert.build().execute(&mut **transaction).await.map_err(failed("write a child"))?;
-    }
-    let mut insert = QueryBuilder::new("INSERT INTO journal (job_id, at, event, phase) ");
-    insert.push_values(jobs, |mut row, job| {
+    let announced = jobs.iter().filter(|written| known.is_none_or(|known| known.is_changed(written.job)));
+    let announced: Vec<(&Job, Body)> = announced
+        .map(|Written { job, .. }| {
+            let sequence = known.map_or(1, |known| known.changes(job));
+            (*job, Body::of(job, WebhookId::new(), sequence, now))
+        })
+        .collect();
+    let mut query = QueryBuilder::new("");
+    push_records(&mut query, jobs, known)?;
+    events::push(&mut query, announced.iter().map(|(_, body)| body))?;
+    push_children(&mut query, jobs);
+    submissions::push(&mut query, jobs);
+    query.push("INSERT INTO journal (job_id, at, event, phase) ");
+    query.push_values(jobs, |mut row, Written { job, .. }| {
         row.push_bind(job.job_id.to_string())
             .push_bind(now.as_millisecond())
             .push_bind(event)
             .push_bind(job.phase().as_str());
     });
-    insert.build().execute(&mut **transaction).await.map_err(failed("write the journal")).map(drop)
+    query.build().execute(&mut **transaction).await.map_err(failed("write jobs"))?;
+    for (job, body) in &announced {
+        outbox::notify(transaction, job, body, now).await?;
+    }
+    Ok(())
 }
 
-/// What is on record before jobs are written; nothing of new ones.
-#[derive(Default)]
+/// What is on record before a job is written.
+#[derive(Debug)]
 pub(super) struct Known {
-    /// The phase of each, by its id.
-    phases: HashMap<String, String>,
-    /// Whose the action ids are that they go by, in lower case.
-    holders: HashMap<String, String>,
+    /// The phase of the job, and how often it changed.
+    phase: Option<(String, u32)>,
+    /// Whose its action id is.
+    holder: Option<String>,
 }
 
 impl Known {
     async fn read(transaction: &mut Transaction<'_, Sqlite>, job: &Job) -> Result<Self, Error> {
-        let rows =
-            sqlx::query("SELECT job_id, action_key, phase FROM jobs WHERE job_id = $1 OR action_key = $2")
-                .bind(job.job_id.to_string())
-                .bind(action_key(job))
-                .fetch_all(&mut **transaction)
-                .await
-                .map_err(failed("look jobs up"))?;
-        let (mut phases, mut holders) = (HashMap::new(), HashMap::new());
+        let (job_id, key) = (job.job_id.to_string(), action_key(job));
+        let rows = sqlx::query(
+            "SELECT job_id, action_key, phase, phase_changes FROM jobs WHERE job_id = $1 OR action_key = $2",
+        )
+        .bind(&job_id)
+        .bind(&key)
+        .fetch_all(&mut **transaction)
+        .await
+        .map_err(failed("look a job up"))?;
+        let mut known = Self { phase: None, holder: None };
         for row in rows {
-            let job_id: String = row.get(0);
-            if let Some(key) = row.get::<Option<String>, _>(1) {
-                holders.insert(key, job_id.clone());
+            let found: String = row.get(0);
+            if found == job_id {
+                known.phase = Some((row.get(2), row.get(3)));
             }
-            phases.insert(job_id, row.get(2));
+            if key.is_some() && row.get::<Option<String>, _>(1) == key {
+                known.holder = Some(found);
+            }
         }
-        Ok(Self { phases, holders })
+        Ok(known)
     }
 
-    fn phase(&self, job: &Job) -> Option<&str> {
-        self.phases.get(&job.job_id.to_string()).map(String::as_str)
+    fn is_changed(&self, job: &Job) -> bool {
+        self.phase.as_ref().is_none_or(|(phase, _)| phase != job.phase().as_str())
+    }
+
+    /// How often the job's phase has changed, once it is written.
+    fn changes(&self, job: &Job) -> u32 {
+        self.phase.as_ref().map_or(0, |(_, changes)| *changes) + u32::from(self.is_changed(job))
     }
 }
 
@@ -206,29 +226,28 @@ fn action_key(job: &Job) -> Option<String> {
     }
 }
 
-/// Writes the records; gives how often each job's phase has changed by now.
-async fn write_records(
-    transaction: &mut Transaction<'_, Sqlite>,
-    jobs: &[&Job],
-    known: &Known,
-) -> Result<HashMap<String, u32>, Error> {
-    let mut rows = Vec::with_capacity(jobs.len());
-    for job in jobs {
-        let job_id = job.job_id.to_string();
-        let record =
-            serde_json::to_string(job).map_err(|source| Error::Record { job_id: job_id.clone(), source })?;
-        // A file that claims a taken id has a row, without the id.
-        let key = action_key(job).filter(|key| known.holders.get(key).is_none_or(|holder| *holder == job_id));
-        let path = match &job.origin {
-            Origin::Action { path, .. } => Some(path.as_str()),
-            Origin::Submitted { .. } | Origin::Hand { .. } => None,
-        };
-        rows.push((job, job_id, key, path, record));
+fn push_records(
+    query: &mut QueryBuilder<Sqlite>,
+    jobs: &[Written<'_>],
+    known: Option<&Known>,
+) -> Result<(), Error> {
+    let mut records = Vec::with_capacity(jobs.len());
+    for Written { job, .. } in jobs {
+        let failed = |source| Error::Record { job_id: job.job_id.to_string(), source };
+        records.push((job, serde_json::to_string(job).map_err(failed)?));
     }
-    let mut insert = QueryBuilder::new(
+    query.push(
         "INSERT INTO jobs (job_id, action_key, path, stage, phase, submitted_at, record, phase_changes) ",
     );
-    insert.push_values(rows, |mut row, (job, job_id, key, path, record)| {
+    query.push_values(records, |mut row, (job, record)| {
+        let job_id = job.job_id.to_string();
+        // A file that claims a taken id has a row, without the id.
+        let holder = known.and_then(|known| known.holder.as_ref());
+        let key = action_key(job).filter(|_| holder.is_none_or(|holder| *holder == job_id));
+        let path = match &job.origin {
+            Origin::Action { path, .. } => Some(path.clone()),
+            Origin::Submitted { .. } | Origin::Hand { .. } => None,
+        };
         row.push_bind(job_id)
             .push_bind(key)
             .push_bind(path)
@@ -236,16 +255,29 @@ async fn write_records(
             .push_bind(job.phase().as_str())
             .push_bind(job.submitted_at.as_millisecond())
             .push_bind(record)
-            .push_bind(1);
+            .push_bind(known.map_or(1, |known| known.changes(job)));
     });
-    insert.push(
-        " ON CONFLICT (job_id) DO UPDATE SET path = excluded.path, stage = excluded.stage,
-             phase = excluded.phase, record = excluded.record,
-             phase_changes = phase_changes + (phase <> excluded.phase)
-         RETURNING job_id, phase_changes",
-    );
-    let rows = insert.build().fetch_all(&mut **transaction).await.map_err(failed("write jobs"))?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    if known.is_some() {
+        query.push(
+            " ON CONFLICT (job_id) DO UPDATE SET path = excluded.path, stage = excluded.stage,
+                 phase = excluded.phase, record = excluded.record, phase_changes = excluded.phase_changes",
+        );
+    }
+    query.push("; ");
+    Ok(())
+}
+
+fn push_children(query: &mut QueryBuilder<Sqlite>, jobs: &[Written<'_>]) {
+    let children = jobs.iter().filter_map(|Written { job, .. }| Some((job.attempt()?.child.clone()?, job)));
+    let children: Vec<_> = children.collect();
+    if children.is_empty() {
+        return;
+    }
+    query.push("INSERT INTO children (child, job_id) ");
+    query.push_values(children, |mut row, (child, job)| {
+        row.push_bind(child).push_bind(job.job_id.to_string());
+    });
+    query.push(" ON CONFLICT DO NOTHING; ");
 }
 
 pub(super) fn read_job(row: &SqliteRow) -> Result<Job, Error> {

@@ -3,9 +3,8 @@
 use jiff::Timestamp;
 use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
 
-use super::{Error, Store, events, failed};
+use super::{Error, Store, failed};
 use crate::{
-    ids::WebhookId,
     lifecycle::{Job, Receiver},
     webhook::{Body, origin, pause_after},
 };
@@ -147,30 +146,16 @@ impl Store {
     }
 }
 
-/// Puts on record that the phases of jobs have changed, each for the time that is beside it: in the outbox for each of
-/// their URLs, and for listeners.
-pub(super) async fn announce(
-    transaction: &mut Transaction<'_, Sqlite>,
-    jobs: &[(&Job, u32)],
-    now: Timestamp,
-) -> Result<(), Error> {
-    let mut changes = Vec::with_capacity(jobs.len());
-    for (job, sequence) in jobs {
-        let body = Body::of(job, WebhookId::new(), *sequence, now);
-        if !job.work.notify.is_empty() {
-            notify(transaction, job, &body, now).await?;
-        }
-        changes.push(body);
-    }
-    events::keep(transaction, changes).await
-}
-
-async fn notify(
+/// Puts a change of a job's phase in the outbox, for each of its URLs.
+pub(super) async fn notify(
     transaction: &mut Transaction<'_, Sqlite>,
     job: &Job,
     body: &Body,
     now: Timestamp,
 ) -> Result<(), Error> {
+    if job.work.notify.is_empty() {
+        return Ok(());
+    }
     let text = serde_json::to_string(body)
         .map_err(|source| Error::Record { job_id: body.job_id.clone(), source })?;
     for receiver in &job.work.notify {

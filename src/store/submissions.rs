@@ -5,7 +5,7 @@ use sqlx::{QueryBuilder, Row as _, Sqlite, Transaction};
 
 use super::{
     Error, Store, failed,
-    jobs::{JOBS_AT_ONCE, Known, write_jobs},
+    jobs::{JOBS_AT_ONCE, Written, write_jobs},
 };
 use crate::{
     ids::JobId,
@@ -66,11 +66,10 @@ impl Store {
             });
         }
         let new = submissions.iter().zip(&uses).filter(|(_, used)| used.is_none());
-        let new: Vec<&Submission> = new.map(|(submission, _)| submission).collect();
+        let new: Vec<Written<'_>> =
+            new.map(|(Submission { job, action, .. }, _)| Written { job, action: Some(action) }).collect();
         for batch in new.chunks(JOBS_AT_ONCE) {
-            let jobs: Vec<&Job> = batch.iter().map(|submission| &*submission.job).collect();
-            write_jobs(&mut transaction, &jobs, &Known::default(), "submitted", now).await?;
-            write_actions(&mut transaction, batch).await?;
+            write_jobs(&mut transaction, batch, None, "submitted", now).await?;
         }
         transaction.commit().await.map_err(failed("commit submissions"))?;
         self.recorded();
@@ -161,19 +160,6 @@ async fn take_key(
     if taken.rows_affected() == 0 { key_use(transaction, key).await } else { Ok(None) }
 }
 
-/// Keeps the actions of new submissions.
-async fn write_actions(
-    transaction: &mut Transaction<'_, Sqlite>,
-    submissions: &[&Submission],
-) -> Result<(), Error> {
-    let mut insert = QueryBuilder::new("INSERT INTO submissions (job_id, action) ");
-    insert.push_values(submissions, |mut row, submission| {
-        row.push_bind(submission.job.job_id.to_string()).push_bind(&submission.action);
-    });
-    let written = insert.build().execute(&mut **transaction).await;
-    written.map_err(failed("write submitted actions")).map(drop)
-}
-
 async fn key_use(
     transaction: &mut Transaction<'_, Sqlite>,
     key: &IdempotencyKey,
@@ -193,20 +179,21 @@ async fn key_use(
     }))
 }
 
-/// Takes down whether submitted work has ended, and when; nothing for other work.
-pub(super) async fn write_end(transaction: &mut Transaction<'_, Sqlite>, job: &Job) -> Result<(), Error> {
-    let Origin::Submitted { .. } = job.origin else { return Ok(()) };
-    let ending = job.ending.as_ref().filter(|_| job.stage == Stage::Ended);
-    sqlx::query(
-        "INSERT INTO submissions (job_id, ended_at) VALUES ($1, $2)
-         ON CONFLICT (job_id) DO UPDATE SET ended_at = excluded.ended_at",
-    )
-    .bind(job.job_id.to_string())
-    .bind(ending.map(|ending| ending.finished_at.as_millisecond()))
-    .execute(&mut **transaction)
-    .await
-    .map_err(failed("write a submission"))
-    .map(drop)
+/// Has it written whether submitted work has ended, and when, and the action of what is new; nothing of other work.
+pub(super) fn push(query: &mut QueryBuilder<Sqlite>, jobs: &[Written<'_>]) {
+    let submitted = jobs.iter().filter(|written| matches!(written.job.origin, Origin::Submitted { .. }));
+    let submitted: Vec<&Written<'_>> = submitted.collect();
+    if submitted.is_empty() {
+        return;
+    }
+    query.push("INSERT INTO submissions (job_id, ended_at, action) ");
+    query.push_values(submitted, |mut row, Written { job, action }| {
+        let ending = job.ending.as_ref().filter(|_| job.stage == Stage::Ended);
+        row.push_bind(job.job_id.to_string())
+            .push_bind(ending.map(|ending| ending.finished_at.as_millisecond()))
+            .push_bind(action.map(ToOwned::to_owned));
+    });
+    query.push(" ON CONFLICT (job_id) DO UPDATE SET ended_at = excluded.ended_at; ");
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use tracing::Instrument as _;
 
 pub use self::review::Forges;
 use super::{
+    awake::Awake,
     health::{Health, Subject},
     meet,
     plan::{Rights, Seen, Step},
@@ -82,6 +83,8 @@ pub struct Rooms {
     pub nodes: Nodes,
     /// How much is done at a time.
     pub permits: Permits,
+    /// Whether this process slept.
+    pub awake: Awake,
     /// What is measured.
     pub metrics: Metrics,
 }
@@ -141,6 +144,9 @@ pub enum Error {
     /// A base job cannot be registered.
     #[error("{0}")]
     BaseJob(#[from] dispatch::launch::Error),
+    /// Another agent took over.
+    #[error("this agent slept, and the ops repo is another store's by now")]
+    Superseded,
 }
 
 impl Error {
@@ -150,7 +156,7 @@ impl Error {
         match self {
             Self::Nomad(_) | Self::BaseJob(_) => Subject::Nomad,
             Self::Grant(_) => Subject::Vault,
-            Self::OpsRepo(_) => Subject::Approvals,
+            Self::OpsRepo(_) | Self::Superseded => Subject::Approvals,
             Self::Forge(_) => Subject::Forge,
             Self::Store(_) | Self::Illegal(_) => Subject::Store,
         }
@@ -338,6 +344,12 @@ impl Rooms {
         let (dispatch_id, Some(allocation)) = (attempt.dispatch_id, attempt.allocation.clone()) else {
             return Ok(());
         };
+        if self.awake.has_slept() {
+            if !self.owns_repo().await? {
+                return Err(Error::Superseded);
+            }
+            self.awake.is_up_to_date();
+        }
         match self.grants.issue(&allocation, &launch::wanted(&job.work)).await {
             Ok(_) => {
                 let admitted_at = self.store.admitted_at(dispatch_id).await?;

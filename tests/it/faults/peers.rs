@@ -3,11 +3,12 @@
 use std::thread;
 
 use consign::dev::servers::Role;
+use jiff::{SignedDuration, Timestamp};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     outages::{LIMIT, commit_formulas, each_once, let_end, works},
-    support::{Agent, OwnServers, World, ends},
+    support::{Agent, OwnServers, World, ends, wait_for},
 };
 
 const PUSHERS: usize = 4;
@@ -55,13 +56,23 @@ async fn an_agent_that_slept_while_another_took_over_does_nothing_when_it_wakes(
     commit_formulas(&world);
     world.commit_action("working", "wait", "");
     works(&world, "working").await;
+    // It is due when nobody but the successor is awake, and long past when the sleeper is.
+    let soon = Timestamp::now() + SignedDuration::from_secs(3);
+    world.commit_action("later", "note", &format!("not_before = \"{soon:.0}\"\n"));
+    wait_for("the sleeper to know it", LIMIT, async || {
+        let log = sleeper.log();
+        if log.contains("actions/later.toml") { Ok(()) } else { Err(log) }
+    })
+    .await;
     signal(&sleeper, Signal::STOP);
     world.commit_action("one", "note", "");
     let successor = world.launch_another("other", &["--take-over"]);
     successor.ready().await;
     world.commit_action("two", "wait", "");
     works(&world, "two").await;
-    assert_eq!(world.result("one", LIMIT).await["outcome"], "succeeded");
+    for id in ["one", "later"] {
+        assert_eq!(world.result(id, LIMIT).await["outcome"], "succeeded");
+    }
 
     signal(&sleeper, Signal::CONT);
     assert_eq!(sleeper.ended().await.code(), Some(1), "{}", sleeper.log());
@@ -69,7 +80,7 @@ async fn an_agent_that_slept_while_another_took_over_does_nothing_when_it_wakes(
     for id in ["working", "two"] {
         let_end(&world, id);
     }
-    each_once(&world, &["working", "one", "two"]).await;
+    each_once(&world, &["working", "one", "later", "two"]).await;
     successor.recovered().await;
 }
 

@@ -15,7 +15,10 @@ use crate::{
     action::record::Record,
     approval::{self, Requirement},
     artifact::Limits,
-    controller::step::{Permits, Rooms},
+    controller::{
+        awake::Awake,
+        step::{Permits, Rooms},
+    },
     credential::Credential,
     dispatch::{
         base_job::{self, BaseJob},
@@ -162,6 +165,7 @@ impl Bench {
             results_ready: Arc::new(Notify::new()),
             nodes: Nodes::default(),
             permits: Permits::default(),
+            awake: Awake::default(),
             metrics: Metrics::new(crate::ambient::now()),
         });
         let rules = Rules {
