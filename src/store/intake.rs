@@ -69,7 +69,7 @@ impl Store {
         if intake.revision.is_some() {
             self.revision.send_replace(intake.revision.clone());
         }
-        self.recorded();
+        self.recorded(intake.jobs.iter().map(|(job, ..)| job));
         Ok(())
     }
 

@@ -21,7 +21,7 @@ impl Store {
         let mut transaction = self.begin().await?;
         write_job(&mut transaction, job, event, now).await?;
         transaction.commit().await.map_err(failed("commit a job"))?;
-        self.recorded();
+        self.recorded([job]);
         Ok(())
     }
 
@@ -35,7 +35,7 @@ impl Store {
             write_result(&mut transaction, job, path).await?;
         }
         transaction.commit().await.map_err(failed("commit a result"))?;
-        self.recorded();
+        self.recorded([job]);
         Ok(())
     }
 

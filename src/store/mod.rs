@@ -47,6 +47,7 @@ pub use self::{
 use crate::{
     fail_point,
     ids::{JobId, Revision},
+    lifecycle::Job,
 };
 
 /// Versions of SQLite before this one can corrupt a database in WAL mode (the WAL-reset bug, 3.7.0 to
@@ -175,6 +176,8 @@ impl Store {
             .foreign_keys(true);
         let pool = SqlitePoolOptions::new()
             .max_connections(1)
+            // A file needs no sign of life from its other end.
+            .test_before_acquire(false)
             .connect_with(options)
             .await
             .map_err(failed("open the database"))?;
@@ -232,8 +235,10 @@ impl Store {
     }
 
     /// Tells whoever waits for it that jobs were put on record: their phases may have changed.
-    fn recorded(&self) {
-        self.outbox.notify_one();
+    fn recorded<'jobs>(&self, jobs: impl IntoIterator<Item = &'jobs Job>) {
+        if jobs.into_iter().any(|job| !job.work.notify.is_empty()) {
+            self.outbox.notify_one();
+        }
         self.changes.send_replace(());
     }
 

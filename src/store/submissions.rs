@@ -72,7 +72,7 @@ impl Store {
             write_jobs(&mut transaction, batch, None, "submitted", now).await?;
         }
         transaction.commit().await.map_err(failed("commit submissions"))?;
-        self.recorded();
+        self.recorded(new.iter().map(|written| written.job));
         Ok(uses)
     }
 
