@@ -45,6 +45,7 @@ impl Driver {
         fail_point::before("submitted");
         let uses = record(&self.rooms.store, &submissions, now).await;
         fail_point::after("submitted");
+        let mut taken = Vec::new();
         for ((Submission { job, .. }, reply), used) in submissions.into_iter().zip(replies).zip(uses) {
             let is_new = matches!(used, Ok(None));
             let answer = match used {
@@ -58,8 +59,12 @@ impl Driver {
             drop(reply.send(answer));
             fail_point::after("submission answered");
             if is_new {
-                self.taken(*job, "submitted", false).await;
+                taken.push(*job);
             }
+        }
+        // Whoever waits for an answer has it before anything begins.
+        for job in taken {
+            self.taken(job, "submitted", false).await;
         }
     }
 }
