@@ -34,6 +34,7 @@ use crate::{
         prune,
         publish::Publisher,
         reconcile,
+        record::Recorder,
         statuses::Statuses,
         step::{Forges, Permits, Progress, Rooms},
         submit::Desk,
@@ -313,7 +314,7 @@ impl Running<'_> {
         let desk = Desk {
             repo: Arc::clone(&repo),
             store: self.store.clone(),
-            inbox: driver.inbox(),
+            submissions: Recorder::start(Arc::clone(&rooms), driver.inbox(), tasks, stopping.clone()),
             rules: watch.rules.clone(),
             base_jobs: self.base_jobs.clone(),
             formulas: intake::Shelf::default(),

@@ -19,6 +19,7 @@ pub mod plan;
 pub mod prune;
 pub mod publish;
 pub mod reconcile;
+pub mod record;
 pub mod recover;
 mod scan;
 pub mod statuses;

@@ -1,14 +1,11 @@
-//! Takes work that has no action file: reads it, and hands it to the driver.
+//! Takes work that has no action file: reads it, and has it put on record.
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
-use super::driver::{
-    Inbox, Message,
-    submit::{KeyTaken, Recording},
-};
+use super::record::{self, KeyTaken, Submissions};
 use crate::{
     dispatch::launch::BaseJobs,
     ids::{JobId, Revision},
@@ -29,7 +26,7 @@ pub struct Desk {
     /// The memory.
     pub store: Store,
     /// Where they go.
-    pub inbox: Inbox,
+    pub submissions: Submissions,
     /// What they may ask for.
     pub rules: intake::Rules,
     /// The base jobs, some of which run their work as bots.
@@ -91,10 +88,10 @@ impl Desk {
         let job = Job { job_id, ..Job::new(origin, work, super::now()) };
         let (reply, answer) = oneshot::channel();
         let submission = Submission { job: Box::new(job), action: text, key };
-        self.inbox.send(Message::Submit(submission, reply)).await.map_err(|_| Refused::NotNow)?;
+        self.submissions.send((submission, reply)).await.map_err(|_| Refused::NotNow)?;
         answer.await.map_err(|_| Refused::NotNow)?.map_err(|refused| match refused {
-            Recording::KeyTaken(taken) => taken.into(),
-            Recording::Store(error) => error.into(),
+            record::Error::KeyTaken(taken) => taken.into(),
+            record::Error::Store(error) => error.into(),
         })
     }
 }

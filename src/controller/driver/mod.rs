@@ -9,7 +9,6 @@ pub mod pause;
 #[cfg(test)]
 mod simulation;
 mod steps;
-pub mod submit;
 mod take_in;
 mod troubles;
 mod turns;
@@ -75,8 +74,8 @@ pub enum Message {
     Performed(JobId, Box<Result<Performed, step::Error>>),
     /// Jobs whose grants Vault forgot.
     Forgotten(Vec<JobId>),
-    /// Work that has no action file; answered once it is on record.
-    Submit(store::Submission, submit::Reply),
+    /// Work that has no action file, and is on record.
+    Submitted(Vec<Job>),
     /// An operator's wish about a job.
     Operate(operate::Order),
     /// An operator's wish that nothing more is launched, or that it goes on.
@@ -144,8 +143,6 @@ pub struct Driver {
     /// When it was last attended to jobs.
     attended_at: Timestamp,
     due: BTreeSet<(Timestamp, JobId)>,
-    /// What was submitted and is not on record yet.
-    submitted: Vec<(store::Submission, submit::Reply)>,
     meeting: HashSet<String>,
     troubles: Troubles,
     recent: VecDeque<String>,
@@ -171,7 +168,6 @@ impl Driver {
             turn_at: None,
             attended_at: super::now(),
             due: BTreeSet::new(),
-            submitted: Vec::new(),
             meeting: HashSet::new(),
             troubles: Troubles::default(),
             recent: VecDeque::new(),
@@ -227,7 +223,6 @@ impl Driver {
                     for message in messages.drain(..) {
                         self.hear(message).await;
                     }
-                    self.take_submissions().await;
                 }
                 () = until(wake) => self.wake(),
             }
@@ -310,7 +305,11 @@ impl Driver {
                     }
                 }
             }
-            Message::Submit(submission, reply) => self.submitted.push((submission, reply)),
+            Message::Submitted(jobs) => {
+                for job in jobs {
+                    self.taken(job, "submitted", false).await;
+                }
+            }
             Message::Operate(order) => self.operate(order).await,
             Message::Pause(order) => self.pause_as_ordered(order).await,
             // Whoever asked may be gone.

@@ -1,16 +1,29 @@
-//! Work that was submitted: put on record and in its slot.
+//! Puts what was submitted on record, and hands it to the driver.
+//!
+//! It is a task of its own: while the disk takes one batch, the next one is read and decided about.
 
-use tokio::sync::oneshot;
+use std::sync::Arc;
 
-use super::Driver;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    driver::{Inbox, Message},
+    step::Rooms,
+};
 use crate::{
     fail_point,
     ids::JobId,
     store::{self, KeyUse, Submission},
 };
 
+/// How many submissions may wait to be put on record. Whoever sends more is held up.
+const WAITING: usize = 1024;
+/// How many are put on record at once.
+const AT_ONCE: usize = 64;
+
 /// Where the answer to a submission goes: its job's id.
-pub type Reply = oneshot::Sender<Result<JobId, Recording>>;
+pub type Reply = oneshot::Sender<Result<JobId, Error>>;
 
 /// An idempotency key that stands for another request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -19,7 +32,7 @@ pub struct KeyTaken;
 
 /// Why a submission is not on record.
 #[derive(Debug, thiserror::Error)]
-pub enum Recording {
+pub enum Error {
     /// Its key was used meanwhile.
     #[error(transparent)]
     KeyTaken(#[from] KeyTaken),
@@ -28,15 +41,49 @@ pub enum Recording {
     Store(#[from] store::Error),
 }
 
-impl Driver {
-    /// Decides about what was submitted, puts it on record and begins it.
-    pub(super) async fn take_submissions(&mut self) {
-        if self.submitted.is_empty() {
-            return;
+/// Puts submissions on record.
+#[derive(Debug)]
+pub struct Recorder {
+    rooms: Arc<Rooms>,
+    driver: Inbox,
+    inbox: mpsc::Receiver<(Submission, Reply)>,
+}
+
+/// How submissions reach the recorder.
+pub type Submissions = mpsc::Sender<(Submission, Reply)>;
+
+impl Recorder {
+    /// Has what is sent put on record and handed to `driver`, until `ending`: what is not on record by then is not
+    /// taken.
+    pub fn start(
+        rooms: Arc<Rooms>,
+        driver: Inbox,
+        tasks: &TaskTracker,
+        ending: CancellationToken,
+    ) -> Submissions {
+        let (sender, inbox) = mpsc::channel(WAITING);
+        tasks.spawn(Self { rooms, driver, inbox }.run(ending));
+        sender
+    }
+
+    async fn run(mut self, ending: CancellationToken) {
+        let mut batch = Vec::new();
+        loop {
+            tokio::select! {
+                () = ending.cancelled() => return,
+                count = self.inbox.recv_many(&mut batch, AT_ONCE) => {
+                    if count == 0 {
+                        return;
+                    }
+                }
+            }
+            self.record(std::mem::take(&mut batch)).await;
         }
-        let now = super::super::now();
-        let (mut submissions, replies): (Vec<Submission>, Vec<Reply>) =
-            std::mem::take(&mut self.submitted).into_iter().unzip();
+    }
+
+    async fn record(&self, batch: Vec<(Submission, Reply)>) {
+        let now = super::now();
+        let (mut submissions, replies): (Vec<Submission>, Vec<Reply>) = batch.into_iter().unzip();
         for Submission { job, .. } in &mut submissions {
             let decided = self.rooms.decided(job);
             // A new job takes either decision.
@@ -45,26 +92,29 @@ impl Driver {
         fail_point::before("submitted");
         let uses = record(&self.rooms.store, &submissions, now).await;
         fail_point::after("submitted");
-        let mut taken = Vec::new();
-        for ((Submission { job, .. }, reply), used) in submissions.into_iter().zip(replies).zip(uses) {
-            let is_new = matches!(used, Ok(None));
-            let answer = match used {
-                Ok(None) => Ok(job.job_id),
+        let (mut taken, mut answers) = (Vec::new(), Vec::new());
+        for (Submission { job, .. }, used) in submissions.into_iter().zip(uses) {
+            answers.push(match used {
+                Ok(None) => {
+                    let job_id = job.job_id;
+                    taken.push(*job);
+                    Ok(job_id)
+                }
                 Ok(Some(KeyUse::Same(job_id))) => Ok(job_id),
                 Ok(Some(KeyUse::Other)) => Err(KeyTaken.into()),
                 Err(error) => Err(error.into()),
-            };
+            });
+        }
+        // Before the answers: an order about a job must not come before the job. A driver that has ended finds them
+        // at the next start.
+        if !taken.is_empty() {
+            drop(self.driver.send(Message::Submitted(taken)).await);
+        }
+        for (reply, answer) in replies.into_iter().zip(answers) {
             fail_point::before("submission answered");
             // Whoever asked may be gone.
             drop(reply.send(answer));
             fail_point::after("submission answered");
-            if is_new {
-                taken.push(*job);
-            }
-        }
-        // Whoever waits for an answer has it before anything begins.
-        for job in taken {
-            self.taken(job, "submitted", false).await;
         }
     }
 }
