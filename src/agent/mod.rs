@@ -312,11 +312,9 @@ impl Running<'_> {
             claim,
         };
         let desk = Desk {
-            repo: Arc::clone(&repo),
-            store: self.store.clone(),
-            submissions: Recorder::start(Arc::clone(&rooms), driver.inbox(), tasks, stopping.clone()),
+            rooms: Arc::clone(&rooms),
+            submissions: Recorder::start(self.store.clone(), driver.inbox(), tasks, stopping.clone()),
             rules: watch.rules.clone(),
-            base_jobs: self.base_jobs.clone(),
             formulas: intake::Shelf::default(),
         };
         let publisher = Publisher {

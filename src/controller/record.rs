@@ -1,20 +1,15 @@
 //! Puts what was submitted on record, and hands it to the driver.
 //!
-//! It is a task of its own: while the disk takes one batch, the next one is read and decided about.
-
-use std::sync::Arc;
+//! It is a task of its own: while the disk takes one batch, the driver begins the one before.
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{
-    driver::{Inbox, Message},
-    step::Rooms,
-};
+use super::driver::{Inbox, Message};
 use crate::{
     fail_point,
     ids::JobId,
-    store::{self, KeyUse, Submission},
+    store::{self, KeyUse, Store, Submission},
 };
 
 /// How many submissions may wait to be put on record. Whoever sends more is held up.
@@ -44,7 +39,7 @@ pub enum Error {
 /// Puts submissions on record.
 #[derive(Debug)]
 pub struct Recorder {
-    rooms: Arc<Rooms>,
+    store: Store,
     driver: Inbox,
     inbox: mpsc::Receiver<(Submission, Reply)>,
 }
@@ -55,14 +50,10 @@ pub type Submissions = mpsc::Sender<(Submission, Reply)>;
 impl Recorder {
     /// Has what is sent put on record and handed to `driver`, until `ending`: what is not on record by then is not
     /// taken.
-    pub fn start(
-        rooms: Arc<Rooms>,
-        driver: Inbox,
-        tasks: &TaskTracker,
-        ending: CancellationToken,
-    ) -> Submissions {
+    #[must_use]
+    pub fn start(store: Store, driver: Inbox, tasks: &TaskTracker, ending: CancellationToken) -> Submissions {
         let (sender, inbox) = mpsc::channel(WAITING);
-        tasks.spawn(Self { rooms, driver, inbox }.run(ending));
+        tasks.spawn(Self { store, driver, inbox }.run(ending));
         sender
     }
 
@@ -82,15 +73,9 @@ impl Recorder {
     }
 
     async fn record(&self, batch: Vec<(Submission, Reply)>) {
-        let now = super::now();
-        let (mut submissions, replies): (Vec<Submission>, Vec<Reply>) = batch.into_iter().unzip();
-        for Submission { job, .. } in &mut submissions {
-            let decided = self.rooms.decided(job);
-            // A new job takes either decision.
-            drop(job.apply(decided, now));
-        }
+        let (submissions, replies): (Vec<Submission>, Vec<Reply>) = batch.into_iter().unzip();
         fail_point::before("submitted");
-        let uses = record(&self.rooms.store, &submissions, now).await;
+        let uses = record(&self.store, &submissions, super::now()).await;
         fail_point::after("submitted");
         let (mut taken, mut answers) = (Vec::new(), Vec::new());
         for (Submission { job, .. }, used) in submissions.into_iter().zip(uses) {
@@ -122,7 +107,7 @@ impl Recorder {
 /// Puts submissions on record together, so that one sync of the disk serves all; where that fails each by itself, so
 /// that none fails for another.
 async fn record(
-    store: &store::Store,
+    store: &Store,
     submissions: &[Submission],
     now: jiff::Timestamp,
 ) -> Vec<Result<Option<KeyUse>, store::Error>> {
@@ -145,7 +130,6 @@ mod tests {
     use crate::{
         ids::Revision,
         lifecycle::{Job, Origin, Work},
-        store::Store,
     };
 
     fn submission() -> Submission {

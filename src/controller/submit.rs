@@ -5,32 +5,29 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
-use super::record::{self, KeyTaken, Submissions};
+use super::{
+    record::{self, KeyTaken, Submissions},
+    step::Rooms,
+};
 use crate::{
-    dispatch::launch::BaseJobs,
     ids::{JobId, Revision},
     intake::{
         self, Listed,
         submission::{self, Sound, Submitted},
     },
     lifecycle::{Job, Origin},
-    ops_repo::OpsRepo,
-    store::{self, IdempotencyKey, KeyUse, Store, Submission},
+    store::{self, IdempotencyKey, KeyUse, Submission},
 };
 
 /// What taking submissions needs.
 #[derive(Debug)]
 pub struct Desk {
-    /// The ops repo, which has the formulas.
-    pub repo: Arc<OpsRepo>,
-    /// The memory.
-    pub store: Store,
+    /// The ops repo, which has the formulas, the memory, the base jobs and the rules of approval.
+    pub rooms: Arc<Rooms>,
     /// Where they go.
     pub submissions: Submissions,
     /// What they may ask for.
     pub rules: intake::Rules,
-    /// The base jobs, some of which run their work as bots.
-    pub base_jobs: BaseJobs,
     /// The formulas that were named before.
     pub formulas: intake::Shelf,
 }
@@ -55,8 +52,9 @@ pub enum Refused {
 impl Desk {
     /// The formulas that submissions may use, and the revision that has them.
     pub async fn formulas(&self) -> Result<(Revision, Vec<Listed>), Refused> {
-        let revision = self.store.revision().ok_or(Refused::NotNow)?;
-        let formulas = intake::list(&self.repo, &revision).await.map_err(submission::Refused::OpsRepo)?;
+        let revision = self.rooms.store.revision().ok_or(Refused::NotNow)?;
+        let formulas =
+            intake::list(&self.rooms.repo, &revision).await.map_err(submission::Refused::OpsRepo)?;
         Ok((revision, formulas))
     }
 
@@ -71,21 +69,25 @@ impl Desk {
         body: Map<String, Value>,
     ) -> Result<JobId, Refused> {
         if let Some(key) = &key {
-            match self.store.key_use(key).await? {
+            match self.rooms.store.key_use(key).await? {
                 Some(KeyUse::Same(job_id)) => return Ok(job_id),
                 Some(KeyUse::Other) => return Err(KeyTaken.into()),
                 None => {}
             }
         }
-        let revision = self.store.revision().ok_or(Refused::NotNow)?;
+        let revision = self.rooms.store.revision().ok_or(Refused::NotNow)?;
         let job_id = JobId::new();
         let submitted = Submitted { job_id, by, on_loopback, body };
         let Sound { action, mut work, text } =
-            submission::read(&self.repo, &self.formulas, &revision, submitted, &self.rules).await?;
-        let bot = self.base_jobs.declared(&work.base_job).bot(&action.formula, &work.args);
+            submission::read(&self.rooms.repo, &self.formulas, &revision, submitted, &self.rules).await?;
+        let bot = self.rooms.base_jobs.declared(&work.base_job).bot(&action.formula, &work.args);
         work.bot = bot.map_err(|error| submission::Refused::Invalid(error.to_string()))?;
         let origin = Origin::Submitted { by: by.to_owned(), revision };
-        let job = Job { job_id, ..Job::new(origin, work, super::now()) };
+        let now = super::now();
+        let mut job = Job { job_id, ..Job::new(origin, work, now) };
+        let decided = self.rooms.decided(&job);
+        // A new job takes either decision.
+        drop(job.apply(decided, now));
         let (reply, answer) = oneshot::channel();
         let submission = Submission { job: Box::new(job), action: text, key };
         self.submissions.send((submission, reply)).await.map_err(|_| Refused::NotNow)?;

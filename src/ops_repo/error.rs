@@ -210,7 +210,7 @@ pub enum ClaimError {
 ///
 /// The order decides where a text holds several: git ends most remote failures with "Could not read
 /// from remote repository", so what ssh said before it has to win.
-const PHRASES: [(&str, ErrorKind); 44] = [
+const PHRASES: [(&str, ErrorKind); 50] = [
     ("No space left on device", ErrorKind::Local),
     ("Disk quota exceeded", ErrorKind::Local),
     ("Cannot allocate memory", ErrorKind::Local),
@@ -254,6 +254,12 @@ const PHRASES: [(&str, ErrorKind); 44] = [
     ("is empty", ErrorKind::Corrupt),
     ("unable to read", ErrorKind::Corrupt),
     ("missing blob", ErrorKind::Corrupt),
+    ("did not receive expected object", ErrorKind::Corrupt),
+    ("unresolved delta", ErrorKind::Corrupt),
+    ("end of packfile", ErrorKind::Corrupt),
+    ("error: RPC failed", ErrorKind::Unreachable),
+    ("of body are still expected", ErrorKind::Unreachable),
+    ("error: failed to push", ErrorKind::Unreachable),
     ("not a git repository", ErrorKind::Corrupt),
 ];
 
@@ -266,6 +272,8 @@ pub(super) fn kind_of(place: Place, stderr: &str) -> ErrorKind {
     match (place, known) {
         (Place::Mirror, Some(ErrorKind::Local)) => ErrorKind::Local,
         (Place::Mirror, _) => ErrorKind::Corrupt,
+        // What git says of the other side begins with `fatal:` or `remote:`.
+        (Place::Remote, None) if has_errors(stderr) => ErrorKind::Corrupt,
         (Place::Remote | Place::Outside, known) => known.unwrap_or(ErrorKind::Unreachable),
     }
 }
@@ -273,8 +281,12 @@ pub(super) fn kind_of(place: Place, stderr: &str) -> ErrorKind {
 /// Whether git's own words, about the mirror, tell that something there cannot be read. `fatal:` alone may be an answer,
 /// as for a commit that is not there.
 pub(super) fn tells_of_damage(stderr: &str) -> bool {
-    let unread = stderr.lines().any(|line| line.starts_with("error: ") || line.contains("corrupt"));
+    let unread = has_errors(stderr) || stderr.contains("corrupt");
     unread && kind_of(Place::Mirror, stderr) == ErrorKind::Corrupt
+}
+
+fn has_errors(stderr: &str) -> bool {
+    stderr.lines().any(|line| line.starts_with("error: "))
 }
 
 #[cfg(test)]
@@ -305,6 +317,13 @@ mod tests {
             ("error: object file x is empty".to_owned(), ErrorKind::Corrupt),
             ("fatal: write error: No space left on device".to_owned(), ErrorKind::Local),
             ("something new".to_owned(), ErrorKind::Unreachable),
+            (
+                "fatal: early EOF\nfatal: fetch-pack: invalid index-pack output".to_owned(),
+                ErrorKind::Unreachable,
+            ),
+            ("error: RPC failed; curl 18 transfer closed".to_owned(), ErrorKind::Unreachable),
+            ("error: non-monotonic index /x.idx\nfatal: index-pack failed".to_owned(), ErrorKind::Corrupt),
+            ("fatal: pack has 1 unresolved delta".to_owned(), ErrorKind::Corrupt),
         ] {
             assert_eq!(kind_of(Place::Remote, &text), kind, "{text}");
         }

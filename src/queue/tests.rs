@@ -206,7 +206,8 @@ fn what_does_not_start_holds_up_its_like_alone() {
         load.insert(all[next].job_id, pending(&all[next]), 0);
     }
     assert_eq!(queue.next(&load, &rules, at(9)), None);
-    let holders = all[..2].iter().map(|one| one.job_id.to_string()).collect();
+    let mut holders: Vec<String> = all[..2].iter().map(|one| one.job_id.to_string()).collect();
+    holders.sort();
     let full = Full { scope: Scope::Place("gpu".into()), limit: 2, holders };
     assert_eq!(queue.explain(&load, &rules, at(9)), [(all[2].job_id, Hold::Full(Arc::new(full)))]);
     load.insert(all[1].job_id, Running::of(&all[1], at(10)), 0);

@@ -10,6 +10,8 @@ mod durations;
 mod ended;
 mod events;
 mod intake;
+#[cfg(test)]
+mod interrupted_tests;
 mod jobs;
 mod list;
 mod outbox;
@@ -26,7 +28,7 @@ use std::{
 };
 
 use sqlx::{
-    Sqlite, SqlitePool, Transaction,
+    Connection as _, Sqlite, SqliteConnection, SqlitePool, Transaction,
     migrate::MigrateError,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -178,6 +180,7 @@ impl Store {
             .max_connections(1)
             // A file needs no sign of life from its other end.
             .test_before_acquire(false)
+            .after_release(|connection, _| Box::pin(is_clean(connection)))
             .connect_with(options)
             .await
             .map_err(failed("open the database"))?;
@@ -258,6 +261,16 @@ impl Store {
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// Whether a connection has no transaction left. Where the disk is full SQLite rolls one back by itself, sqlx counts it as
+/// open from then on, and what it takes for commits later may be none: such a connection is replaced.
+async fn is_clean(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    if connection.is_in_transaction() {
+        // A rollback may be on its way.
+        connection.ping().await?;
+    }
+    Ok(!connection.is_in_transaction())
 }
 
 /// Brings the database to this version's form, in one transaction for each migration that it has not had.
