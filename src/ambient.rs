@@ -1,9 +1,13 @@
-//! What the program takes from around it without being given it: the time of day and chance.
+//! What the program takes from around it without being given it: the time of day, how long the machine is up, and
+//! chance.
 //!
-//! In tests both may be [`simulated`], together with the servers that requests go to, so that a run follows
+//! In tests all may be [`simulated`], together with the servers that requests go to, so that a run follows
 //! from a seed.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
 
 /// How much a pause between tries is varied at random, as a share of it.
 const JITTER: f64 = 0.3;
@@ -15,6 +19,15 @@ pub(crate) fn now() -> Timestamp {
         return now;
     }
     Timestamp::now()
+}
+
+/// The time since the machine started, with that in which it was suspended. A simulated process never sleeps.
+pub(crate) fn uptime() -> Duration {
+    #[cfg(test)]
+    if simulated::now().is_some() {
+        return Duration::ZERO;
+    }
+    Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default()
 }
 
 /// 128 random bits from the operating system.

@@ -5,8 +5,9 @@ use std::{
     time::Duration,
 };
 
-use rustix::time::{ClockId, clock_gettime};
 use tokio_util::sync::CancellationToken;
+
+use crate::ambient::uptime;
 
 /// How often there is a sign of life.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -64,11 +65,6 @@ impl Signs {
         self.last = now;
         self.slept
     }
-}
-
-/// The time since the machine started, with that in which it was suspended.
-fn uptime() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -27,6 +27,16 @@ pub(crate) fn let_end(world: &World, id: &str) {
     fs::write(world.path(&format!("end-{id}")), "").unwrap();
 }
 
+/// An agent of a new world that has the formulas, and the name of a secret.
+pub(crate) async fn agent_with_secret(world: &World) -> (Agent, String) {
+    world.bootstrap("");
+    let secret = world.secret("KEY");
+    world.put_secret(&secret, b"a value");
+    let agent = world.agent().await;
+    commit_formulas(world);
+    (agent, secret)
+}
+
 pub(crate) async fn works(world: &World, id: &str) {
     wait_for(&format!("{id} to work"), LIMIT, async || {
         let lines = world.ledger_lines();
@@ -170,11 +180,7 @@ async fn nomad_gone_for_a_minute_loses_and_doubles_nothing() {
 async fn vault_sealed_for_a_minute_loses_and_doubles_nothing() {
     let mut own = OwnServers::start().await;
     let world = World::on(own.servers.clone(), "sealed").await;
-    world.bootstrap("");
-    let secret = world.secret("KEY");
-    world.put_secret(&secret, b"a value");
-    let agent = world.agent().await;
-    commit_formulas(&world);
+    let (agent, secret) = agent_with_secret(&world).await;
     let needs = format!("secrets = [\"{secret}\"]\n");
     world.commit_action("running", "wait", &needs);
     works(&world, "running").await;

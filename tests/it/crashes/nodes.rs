@@ -4,7 +4,7 @@ use consign::dev::servers::{Nomad, NomadOptions, Role, VaultForNomad};
 use tempfile::TempDir;
 
 use super::*;
-use crate::support::{Servers, servers};
+use crate::support::servers;
 
 /// A Nomad server without a client, and a world on it; Vault is the shared one, with an auth method of its own.
 struct Cluster {
@@ -32,13 +32,7 @@ impl Cluster {
             ..NomadOptions::default()
         };
         let server = Nomad::start(&options).await.unwrap();
-        let servers = Servers {
-            nomad_address: server.address(),
-            nomad_pid: server.pid().unwrap_or_default(),
-            nomad_folder: options.folder,
-            ..shared
-        };
-        let world = World::on(servers, name).await;
+        let world = World::on(shared.with_nomad(&server, options.folder), name).await;
         let config = world
             .config_toml()
             .replace("\"jwt-nomad\"", &format!("\"{}\"", vault.auth_path))

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     outages::{LIMIT, commit_formulas, each_once, let_end, works},
-    support::{Servers, World, servers, wait_for},
+    support::{World, servers, wait_for},
 };
 
 /// A Nomad server of three; killed with the value.
@@ -117,13 +117,7 @@ async fn a_leader_that_dies_while_work_is_under_way_loses_and_doubles_nothing() 
         ..NomadOptions::default()
     };
     let client = Nomad::start(&options).await.unwrap();
-    let servers = Servers {
-        nomad_address: client.address(),
-        nomad_pid: client.pid().unwrap_or_default(),
-        nomad_folder: options.folder,
-        ..shared
-    };
-    let world = World::on(servers, "leader").await;
+    let world = World::on(shared.with_nomad(&client, options.folder), "leader").await;
     world.bootstrap_with(
         &world.config_toml().replace("\"jwt-nomad\"", &Value::from(vault.auth_path).to_string()),
     );

@@ -7,7 +7,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use crate::{
-    outages::{LIMIT, commit_formulas, each_once, let_end, works},
+    outages::{LIMIT, agent_with_secret, commit_formulas, each_once, let_end, works},
     support::{OwnServers, World, wait_for},
 };
 
@@ -20,11 +20,7 @@ fn copy(from: &Path, to: &Path) {
 async fn a_vault_restored_from_an_old_snapshot_keeps_nobody_of_then_and_work_goes_on() {
     let mut own = OwnServers::start().await;
     let world = World::on(own.servers.clone(), "restored").await;
-    world.bootstrap("");
-    let secret = world.secret("KEY");
-    world.put_secret(&secret, b"a value");
-    let agent = world.agent().await;
-    commit_formulas(&world);
+    let (agent, secret) = agent_with_secret(&world).await;
     let needs = format!("secrets = [\"{secret}\"]\n");
     world.commit_action("then", "wait", &needs);
     works(&world, "then").await;

@@ -36,6 +36,16 @@ pub(crate) struct Servers {
 const VOLUMES: [&str; 3] = ["project-repos", "ops-repo", "agent-data"];
 
 impl Servers {
+    /// The same Vault, beside another Nomad that keeps its files in `folder`.
+    pub(crate) fn with_nomad(self, nomad: &Nomad, folder: PathBuf) -> Self {
+        Self {
+            nomad_address: nomad.address(),
+            nomad_pid: nomad.pid().unwrap_or_default(),
+            nomad_folder: folder,
+            ..self
+        }
+    }
+
     /// The folder behind a host volume of the shared Nomad. It belongs to all tests: use a folder in it.
     pub(crate) fn volume(&self, name: &str) -> PathBuf {
         self.nomad_folder.join("volumes").join(name)
