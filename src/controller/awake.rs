@@ -12,7 +12,7 @@ use crate::ambient::uptime;
 /// How often there is a sign of life.
 const INTERVAL: Duration = Duration::from_millis(500);
 /// The longest time between two of them that is no sleep; on a loaded machine they come late.
-const LATEST: Duration = Duration::from_secs(5);
+const LATEST: Duration = Duration::from_secs(2);
 
 /// The signs of life of this process.
 #[derive(Debug, Clone)]
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn whoever_is_late_slept_until_told_otherwise() {
         let mut signs = Signs { last: Duration::from_secs(10), slept: false };
-        assert!(!signs.sign(Duration::from_secs(15)));
+        assert!(!signs.sign(Duration::from_secs(12)));
         assert!(signs.sign(Duration::from_millis(20_001)));
         assert!(signs.sign(Duration::from_millis(20_002)), "until somebody has looked");
         signs.slept = false;

@@ -198,6 +198,17 @@ impl Rooms {
         }
     }
 
+    /// Fails where this agent slept and the ops repo is another store's by now: nothing may be granted then.
+    async fn is_not_superseded(&self) -> Result<(), Error> {
+        if self.awake.has_slept() {
+            if !self.owns_repo().await? {
+                return Err(Error::Superseded);
+            }
+            self.awake.is_up_to_date();
+        }
+        Ok(())
+    }
+
     /// Reports what a step failed on.
     pub fn trouble(&self, error: &Error) {
         if error.subject() == Subject::Vault {
@@ -245,6 +256,7 @@ impl Rooms {
             Step::Grant => self.grant(&mut job).await?,
             Step::GrantAgain => {
                 if let Some(allocation) = job.attempt().and_then(|attempt| attempt.allocation.as_deref()) {
+                    self.is_not_superseded().await?;
                     self.grants.issue(allocation, &launch::wanted(&job.work)).await?;
                     self.tell(&job, "granted again", "Vault forgot the grant");
                 }
@@ -344,12 +356,7 @@ impl Rooms {
         let (dispatch_id, Some(allocation)) = (attempt.dispatch_id, attempt.allocation.clone()) else {
             return Ok(());
         };
-        if self.awake.has_slept() {
-            if !self.owns_repo().await? {
-                return Err(Error::Superseded);
-            }
-            self.awake.is_up_to_date();
-        }
+        self.is_not_superseded().await?;
         match self.grants.issue(&allocation, &launch::wanted(&job.work)).await {
             Ok(_) => {
                 let admitted_at = self.store.admitted_at(dispatch_id).await?;
