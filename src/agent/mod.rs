@@ -63,7 +63,7 @@ use crate::{
 };
 
 /// What the agent is started with.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Options {
     /// The configuration.
     pub config: Config,
@@ -73,6 +73,8 @@ pub struct Options {
     pub vault_token: Option<SecretString>,
     /// Whether to claim an ops repo that another store has claimed.
     pub take_over: bool,
+    /// What listens at `[server] listen` already, for whoever starts the agent in its own process.
+    pub listener: Option<std::net::TcpListener>,
     /// Where progress is told, for whoever starts the agent in its own process.
     pub progress: Option<broadcast::Sender<Progress>>,
 }
@@ -130,8 +132,9 @@ pub enum Error {
 }
 
 /// Runs the agent until `ending`, or until it must not go on.
-pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Error> {
+pub async fn run(mut options: Options, ending: CancellationToken) -> Result<(), Error> {
     memory::close()?;
+    let listener = options.listener.take();
     let config = &options.config;
     let nomad_token = token("[nomad] token_file", options.nomad_token.clone(), &config.nomad.token_file)?;
     let vault_token = token("[vault] token_file", options.vault_token.clone(), &config.vault.token_file)?;
@@ -147,8 +150,7 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
     let ops = ops_settings(config, config.store.path.join("mirror.git"))?;
     let store = Store::open(&config.store.path).await?;
     let archive = Archive::open(&config.artifacts()).map_err(|error| setting("[store] artifacts", &error))?;
-    let listen = |source| Error::Listen { address: config.server.listen.to_string(), source };
-    let listener = TcpListener::bind(config.server.listen).await.map_err(listen)?;
+    let listener = listen(config, listener).await?;
 
     let metrics = Metrics::new(jiff::Timestamp::now());
     if let Some(at) = store.last_end().await? {
@@ -210,6 +212,15 @@ pub async fn run(options: Options, ending: CancellationToken) -> Result<(), Erro
     tasks.wait().await;
     store.close().await;
     outcome
+}
+
+async fn listen(config: &Config, held: Option<std::net::TcpListener>) -> Result<TcpListener, Error> {
+    let address = config.server.listen;
+    let listener = match held {
+        Some(held) => held.set_nonblocking(true).and_then(|()| TcpListener::from_std(held)),
+        None => TcpListener::bind(address).await,
+    };
+    listener.map_err(|source| Error::Listen { address: address.to_string(), source })
 }
 
 /// Everything that the agent is made of before it has been checked.

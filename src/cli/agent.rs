@@ -34,6 +34,7 @@ pub(super) async fn run(arguments: Arguments, surroundings: &Surroundings) -> Ou
                 nomad_token: surroundings.token("NOMAD_TOKEN"),
                 vault_token: surroundings.token("VAULT_TOKEN"),
                 take_over: arguments.take_over,
+                listener: None,
                 progress: None,
             };
             agent::run(options, ending.clone()).await.map_err(Failure::from)

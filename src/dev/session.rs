@@ -98,9 +98,9 @@ async fn session(
         nomad_token: None,
         vault_token: None,
         take_over: false,
+        listener: stage.listener.take(),
         progress: Some(progress),
     };
-    drop(stage.port.take());
     let agent = agent::run(options, agent_ending.clone());
     let audience = async {
         let outcome = attend(heard, &stage, once, &ending, say).await;

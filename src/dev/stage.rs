@@ -29,8 +29,8 @@ pub(super) struct Stage {
     pub(super) nomad: Nomad,
     pub(super) vault: Vault,
     pub(super) config: Config,
-    /// Keeps the agent's port until the agent takes it.
-    pub(super) port: Option<TcpListener>,
+    /// What the agent is to listen with.
+    pub(super) listener: Option<TcpListener>,
 }
 
 /// The folder of a commit's work tree.
@@ -60,13 +60,13 @@ pub(super) async fn set(folder: &Path, say: &impl Fn(&str)) -> Result<Stage, Err
     .await
     .map_err(Error::Servers)?;
     say(&format!("nomad    started at {}", nomad.address()));
-    let port = TcpListener::bind(LISTEN).or_else(|_| TcpListener::bind("127.0.0.1:0")).ok();
-    let listen = port.as_ref().and_then(|port| port.local_addr().ok());
+    let listener = TcpListener::bind(LISTEN).or_else(|_| TcpListener::bind("127.0.0.1:0")).ok();
+    let listen = listener.as_ref().and_then(|listener| listener.local_addr().ok());
     let config = configuration(folder, &nomad.address(), &vault.address(), listen)?;
     set_vault_up(&config, &vault, folder, say).await?;
     make_ops_repo(folder).await?;
     say(&format!("ops repo {} with {} sample files", work_tree(folder).display(), sample::FILES.len()));
-    Ok(Stage { folder: folder.to_path_buf(), nomad, vault, config, port })
+    Ok(Stage { folder: folder.to_path_buf(), nomad, vault, config, listener })
 }
 
 fn configuration(

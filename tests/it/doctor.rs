@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, time::Du
 use consign::{
     agent, bootstrap,
     config::{self, Config},
+    dev::servers::Port,
     doctor::{Finding, Level, Tokens, examine},
 };
 
@@ -58,9 +59,8 @@ async fn a_bootstrapped_installation_has_no_failure() {
 #[tokio::test]
 async fn trouble_with_one_subject_hides_nothing_about_the_others() {
     let (world, mut config) = bootstrapped("doctor-bad").await;
-    // A port of this host that was free a moment ago.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    config.vault.addr = format!("http://127.0.0.1:{port}");
+    let nobody = Port::reserve().unwrap();
+    config.vault.addr = format!("http://127.0.0.1:{}", nobody.number());
     fs::set_permissions(&config.vault.token_file, fs::Permissions::from_mode(0o644)).unwrap();
     world.nomad.run_script("runner", "true").await;
     // The clone has the branch checked out.

@@ -6,14 +6,16 @@
 
 mod docker;
 mod nomad;
+mod port;
 mod server;
 mod supervised;
 mod vault;
 
-use std::{env, net::TcpListener, path::PathBuf, time::Duration};
+use std::{env, path::PathBuf, time::Duration};
 
 pub use docker::{Docker, DockerOptions};
 pub use nomad::{HostVolume, Nomad, NomadOptions, Role, VaultForNomad};
+pub use port::Port;
 pub use server::Server;
 pub use vault::{Vault, VaultOptions};
 
@@ -101,7 +103,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether another program took the port between its choice and its use.
+    /// Whether another program has the port: of UDP, for Nomad's gossip, none can be reserved.
     fn is_port_conflict(&self) -> bool {
         matches!(self, Self::Ended { tail, .. } if tail.contains("address already in use"))
     }
@@ -126,20 +128,6 @@ fn program(name: &'static str, variable: &'static str) -> Result<String, Error> 
         .ok_or(Error::Missing { name, variable })
 }
 
-/// `N` different ports that are free at this moment.
-fn free_ports<const N: usize>() -> Result<[u16; N], Error> {
-    let failed = |source| Error::System { what: "a free port", source };
-    // All are held until all are chosen, so that none comes twice.
-    let mut listeners = Vec::with_capacity(N);
-    let mut ports = [0; N];
-    for port in &mut ports {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(failed)?;
-        *port = listener.local_addr().map_err(failed)?.port();
-        listeners.push(listener);
-    }
-    Ok(ports)
-}
-
 /// A client for servers on this machine: no proxy, short limits.
 fn local_client() -> Result<reqwest::Client, Error> {
     reqwest::Client::builder()
@@ -160,14 +148,6 @@ fn write_file(path: &std::path::Path, text: &str) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn free_ports_differ() {
-        let mut ports = free_ports::<8>().unwrap().to_vec();
-        ports.sort_unstable();
-        ports.dedup();
-        assert_eq!(ports.len(), 8);
-    }
 
     #[test]
     fn a_missing_program_names_the_remedy() {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Error, free_ports, local_client, supervised::Process};
+use super::{Error, Port, local_client, supervised::Process};
 
 /// A running server. Dropped, it is ended in the background with everything that it started.
 #[derive(Debug)]
@@ -10,13 +10,15 @@ pub struct Server<Kind> {
     pub(super) process: Process,
     pub(super) http: reqwest::Client,
     pub(super) port: u16,
+    /// What keeps its ports its own.
+    _ports: Vec<Port>,
     pub(super) kind: Kind,
 }
 
 impl<Kind> Server<Kind> {
     /// A server whose process waits for its first launch; its API is to be on `port`.
     pub(super) fn new(process: Process, port: u16, kind: Kind) -> Result<Self, Error> {
-        Ok(Self { process, http: local_client()?, port, kind })
+        Ok(Self { process, http: local_client()?, port, _ports: Vec::new(), kind })
     }
 
     /// Starts a server on ports that are free; on others where another program took one meanwhile.
@@ -26,9 +28,13 @@ impl<Kind> Server<Kind> {
         let mut tries = 0;
         loop {
             tries += 1;
-            match start(free_ports()?).await {
+            let mut ports = Vec::with_capacity(N);
+            for _ in 0..N {
+                ports.push(Port::reserve().map_err(|source| Error::System { what: "a free port", source })?);
+            }
+            match start(std::array::from_fn(|at| ports[at].number())).await {
                 Err(error) if error.is_port_conflict() && tries < 5 => {}
-                done => return done,
+                started => return started.map(|server| Self { _ports: ports, ..server }),
             }
         }
     }

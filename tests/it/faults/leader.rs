@@ -2,12 +2,12 @@
 
 use std::{
     fs,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::Path,
     process::{Child, Command, Stdio},
 };
 
-use consign::dev::servers::{Nomad, NomadOptions, Role, VaultForNomad};
+use consign::dev::servers::{Nomad, NomadOptions, Port, Role, VaultForNomad};
 use serde_json::Value;
 
 use crate::{
@@ -19,6 +19,7 @@ use crate::{
 struct Member {
     process: Child,
     rpc: SocketAddr,
+    _ports: [Port; 3],
 }
 
 impl Drop for Member {
@@ -31,17 +32,16 @@ impl Drop for Member {
 
 /// Three servers of one cluster, which find each other.
 fn three(folder: &Path, vault: &VaultForNomad) -> [Member; 3] {
-    let held = [(); 9].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    let ports = held.map(|listener| listener.local_addr().unwrap().port());
-    let serfs: Vec<String> = (0..3).map(|number| format!("127.0.0.1:{}", ports[number * 3 + 2])).collect();
-    [0, 1, 2].map(|number| {
-        let folder = folder.join(number.to_string());
+    let reserved = [(); 3].map(|()| [(); 3].map(|()| Port::reserve().unwrap()));
+    let serfs = reserved.each_ref().map(|[.., serf]| format!("127.0.0.1:{}", serf.number()));
+    reserved.map(|ports| {
+        let [http, rpc, serf] = ports.each_ref().map(Port::number);
+        let folder = folder.join(http.to_string());
         fs::create_dir_all(&folder).unwrap();
-        let (http, rpc, serf) = (ports[number * 3], ports[number * 3 + 1], ports[number * 3 + 2]);
         let text = format!(
             r#"bind_addr = "127.0.0.1"
 data_dir = "{data}"
-name = "server-{number}"
+name = "server-{http}"
 disable_update_check = true
 ports {{
   http = {http}
@@ -88,7 +88,7 @@ vault {{
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn();
-        Member { process: process.unwrap(), rpc: ([127, 0, 0, 1], rpc).into() }
+        Member { process: process.unwrap(), rpc: ([127, 0, 0, 1], rpc).into(), _ports: ports }
     })
 }
 

@@ -12,7 +12,7 @@ use std::{
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 
-use super::{World, wait_for, world::free_port};
+use super::{World, wait_for};
 
 /// How long the agent may take to be ready, or to end.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -104,14 +104,14 @@ impl World {
     /// Starts an agent on the same ops repo with the store in the folder `store`, which listens elsewhere and
     /// has its own log, without waiting for it.
     pub(crate) fn launch_another(&self, store: &str, arguments: &[&str]) -> Agent {
-        let port = free_port();
+        let port = self.other_port.number();
         let config = self
             .config_toml()
             .replace(&self.agent_address()["http://".len()..], &format!("127.0.0.1:{port}"));
         let path = |name: &str| self.path(name).display().to_string();
         let config =
             config.replace(&format!("path = \"{}\"", path("store")), &format!("path = \"{}\"", path(store)));
-        let name = format!("another-{port}.toml");
+        let name = format!("another-{store}.toml");
         std::fs::write(self.path(&name), config).unwrap();
         self.launch_agent_as(&name, format!("http://127.0.0.1:{port}"), arguments)
     }

@@ -8,11 +8,12 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use consign::dev::servers::Port;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{wait_for, world::free_port};
+use super::wait_for;
 
 /// Everybody's password.
 const PASSWORD: &str = "correct horse battery";
@@ -34,17 +35,20 @@ pub(crate) struct Gitea {
     folder: TempDir,
     child: Option<Child>,
     http: Client,
+    /// Where it listens.
+    _port: Port,
 }
 
 impl Gitea {
     /// Starts a forge where the organization `acme` has the repository `actions`, with a first commit.
     pub(crate) async fn start() -> Self {
         let folder = tempfile::Builder::new().prefix("consign-gitea-").tempdir().unwrap();
-        let port = free_port();
+        let reserved = Port::reserve().unwrap();
+        let port = reserved.number();
         fs::write(folder.path().join("app.ini"), configuration(folder.path(), port)).unwrap();
         let http = Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
         let address = format!("http://127.0.0.1:{port}");
-        let mut gitea = Self { address, folder, child: None, http };
+        let mut gitea = Self { address, folder, child: None, http, _port: reserved };
         gitea.run(&["migrate"]);
         gitea.run(&[
             "admin",

@@ -2,6 +2,7 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
+use consign::dev::servers::Port;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -17,7 +18,9 @@ pub(crate) struct World {
     pub(crate) nomad: NomadApi,
     pub(crate) ops: Git,
     folder: TempDir,
-    agent_port: u16,
+    agent_port: Port,
+    /// Where another agent on the same ops repo listens.
+    pub(super) other_port: Port,
 }
 
 impl World {
@@ -35,13 +38,13 @@ impl World {
         nomad.create_namespace().await;
         let ops = Git::new(folder.path());
         fs::write(folder.path().join("ledger"), "").unwrap();
-        let agent_port = free_port();
-        Self { name, servers, nomad, ops, folder, agent_port }
+        let [agent_port, other_port] = [(); 2].map(|()| Port::reserve().unwrap());
+        Self { name, servers, nomad, ops, folder, agent_port, other_port }
     }
 
     /// Where the test's agent listens.
     pub(crate) fn agent_address(&self) -> String {
-        format!("http://127.0.0.1:{}", self.agent_port)
+        format!("http://127.0.0.1:{}", self.agent_port.number())
     }
 
     /// A path in the test's own folder.
@@ -116,7 +119,7 @@ push_interval = "100ms"
             name = self.name,
             vault = self.servers.vault_address,
             token = quoted(self.path("agent.token")),
-            port = self.agent_port,
+            port = self.agent_port.number(),
             role = self.role(),
             prefix = self.prefix(),
             gate = self.gate(),
@@ -153,9 +156,4 @@ push_interval = "100ms"
         })
         .await
     }
-}
-
-/// A port that nobody listens on. The kernel hands ports out in turn, so it stays free for a while.
-pub(super) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
