@@ -1,6 +1,6 @@
 //! The agent killed at every named moment, over and over, while work of every kind comes in.
 //!
-//! `scripts/test` takes a hundred kills; `scripts/chaos` any number, and prints the table of docs/reliability.md.
+//! `scripts/test` takes two hundred kills; `scripts/chaos` any number, and prints the table of docs/reliability.md.
 
 mod life;
 mod plan;
@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 use self::{plan::Plan, table::Table};
 use crate::support::seed;
 
-const KILLS: u64 = 100;
+const KILLS: u64 = 200;
 /// How many kills one world goes through before the oracles are asked.
 const BATCH: u64 = 25;
 /// How many worlds there are at a time.

@@ -255,24 +255,25 @@ async fn neither_a_crash_nor_an_outage_of_the_forge_comments_twice() {
     assert_eq!(stage.world.children().await, Vec::<String>::new());
     touch(&stage.folder, "hold");
     fs::write(stage.world.path("forge.token"), stage.gitea.token(AGENT, &SCOPES).await).unwrap();
-    wait_for("both to run", LIMIT, async || {
-        let ran = stage.ran();
-        if ran.len() == 2 { Ok(()) } else { Err(format!("{ran:?} {}", stage.show("look"))) }
+    let events = wait_for("both to run", LIMIT, async || {
+        let (ran, shown) = (stage.ran(), stage.show("look"));
+        let events = shown["events"].as_array().cloned().unwrap_or_default();
+        let on_record = events.iter().filter(|event| event["job_id"].is_string()).count();
+        if ran.len() == 2 && on_record == 2 { Ok(events) } else { Err(format!("{ran:?} {shown}")) }
     })
     .await;
 
     // They end while the forge is down, and the agent ends before it is back.
-    let events = stage.show("look")["events"].clone();
     stage.gitea.halt();
     remove(&stage.folder, "hold");
-    for event in events.as_array().unwrap() {
+    for event in &events {
         stage.until_ended(event["job_id"].as_str().unwrap()).await;
     }
     stage.until_source("look", "the forge cannot be reached").await;
     agent.kill();
     stage.gitea.resume().await;
     // On the second the crash came after the comment.
-    let event = events.as_array().unwrap().iter().find(|event| event["content"] == "{\"issue\":2}").unwrap();
+    let event = events.iter().find(|event| event["content"] == "{\"issue\":2}").unwrap();
     let said = format!("It ran.\n\n<!-- consign {} -->", event["event_id"].as_str().unwrap());
     let path = format!("/repos/{REPOSITORY}/issues/{second}/comments");
     stage.gitea.post(AGENT, &path, json!({ "body": said })).await;
