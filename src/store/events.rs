@@ -4,10 +4,12 @@ use sqlx::{QueryBuilder, Row as _, Sqlite};
 use tokio::sync::watch;
 
 use super::{Error, Store, failed};
-use crate::{ids::JobId, webhook::Body};
+use crate::{ids::JobId, lifecycle::Job, webhook::Body};
 
 /// How many changes of phases are kept. Each takes about half a KiB.
 pub const EVENTS_KEPT: i64 = 10_000;
+/// After how many further ones the oldest go: together, because each by itself would touch pages that nothing else does.
+const GO_TOGETHER: i64 = 64;
 
 /// One change of a job's phase.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,12 +61,9 @@ impl Store {
 }
 
 /// Has changes of jobs' phases kept, and the oldest ones let go.
-pub(super) fn push<'bodies>(
-    query: &mut QueryBuilder<Sqlite>,
-    bodies: impl Iterator<Item = &'bodies Body>,
-) -> Result<(), Error> {
-    let mut rows = Vec::new();
-    for body in bodies {
+pub(super) fn push(query: &mut QueryBuilder<Sqlite>, announced: &[(&Job, Body)]) -> Result<(), Error> {
+    let mut rows = Vec::with_capacity(announced.len());
+    for (_, body) in announced {
         let text = serde_json::to_string(&body.clone().without_contents())
             .map_err(|source| Error::Record { job_id: body.job_id.clone(), source })?;
         rows.push((body.job_id.clone(), text));
@@ -72,15 +71,14 @@ pub(super) fn push<'bodies>(
     if rows.is_empty() {
         return Ok(());
     }
+    let count = i64::try_from(rows.len()).unwrap_or(i64::MAX);
     query.push("INSERT INTO events (job_id, body) ");
     query.push_values(rows, |mut row, (job_id, text)| {
         row.push_bind(job_id).push_bind(text);
     });
-    query.push(
-        "; DELETE FROM events WHERE sequence <= (SELECT seq FROM sqlite_sequence WHERE name = 'events') - ",
-    );
-    query.push_bind(EVENTS_KEPT);
-    query.push("; ");
+    query.push("; DELETE FROM events WHERE sequence <= (SELECT seq - ").push_bind(EVENTS_KEPT);
+    query.push(" FROM sqlite_sequence WHERE name = 'events' AND seq % ").push_bind(GO_TOGETHER);
+    query.push(" < ").push_bind(count).push("); ");
     Ok(())
 }
 
@@ -89,7 +87,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::{super::Submission, *};
-    use crate::lifecycle::{Job, Origin, Work};
+    use crate::lifecycle::{Origin, Work};
 
     fn job() -> Job {
         let revision = crate::ids::Revision::parse(&"a".repeat(40)).unwrap();
@@ -149,7 +147,9 @@ mod tests {
             .execute(&store.pool)
             .await
             .unwrap();
-        store.save(&self::job(), "seen", Timestamp::UNIX_EPOCH).await.unwrap();
+        for _ in 0..GO_TOGETHER {
+            store.save(&self::job(), "seen", Timestamp::UNIX_EPOCH).await.unwrap();
+        }
         let left = store.events_after(0, None, 10).await.unwrap();
         assert_eq!(left.first().map(|event| event.sequence), Some(EVENTS_KEPT));
     }

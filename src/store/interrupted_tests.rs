@@ -163,3 +163,24 @@ async fn what_fails_half_way_leaves_nothing() {
     let check: String = sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&store.pool).await.unwrap();
     assert_eq!(check, "ok");
 }
+
+/// Whoever waits for a change may go away in the middle of it.
+#[tokio::test]
+async fn what_is_given_up_half_way_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).await.unwrap();
+    let (mut given_up, mut done) = (0, 0);
+    for microseconds in (0..2000).step_by(20) {
+        let change = [submission(Some(&microseconds.to_string())), submission(None)];
+        let limit = Duration::from_micros(microseconds);
+        match tokio::time::timeout(limit, store.submit(&change, NOW)).await {
+            Ok(submitted) => done += submitted.unwrap().len(),
+            Err(_) => given_up += 1,
+        }
+        let ids: BTreeSet<JobId> = store.live().await.unwrap().into_iter().map(|job| job.job_id).collect();
+        let [first, second] = change.each_ref().map(|one| ids.contains(&one.job.job_id));
+        assert_eq!(first, second, "after {microseconds} µs");
+    }
+    let ids = store.live().await.unwrap().len();
+    assert!(ids >= done && given_up > 0, "{ids} on record, {done} told of, {given_up} given up");
+}

@@ -3,11 +3,12 @@
 use std::str::FromStr as _;
 
 use jiff::Timestamp;
-use sqlx::{QueryBuilder, Row as _, Sqlite, Transaction, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, Transaction, sqlite::SqliteRow};
 use ulid::Ulid;
 
 use super::{
-    Error, Store, durations::write_duration, events, failed, outbox, results::write_result, submissions, word,
+    Error, Store, durations::write_duration, events, failed, outbox, results::write_result, submissions,
+    turn::Turn, word,
 };
 use crate::{
     ids::{ActionId, DispatchId, JobId, WebhookId},
@@ -18,9 +19,11 @@ use crate::{
 impl Store {
     /// Puts a job as it now is on record, with what happened to it.
     pub async fn save(&self, job: &Job, event: &str, now: Timestamp) -> Result<(), Error> {
-        let mut transaction = self.begin().await?;
-        write_job(&mut transaction, job, event, now).await?;
-        transaction.commit().await.map_err(failed("commit a job"))?;
+        let mut turn = Turn::take(&self.pool).await?;
+        let known = Known::read(turn.connection(), job).await?;
+        let mut statements = Turn::statements();
+        push(&mut statements, &[Written { job, action: None }], Some(&known), event, now)?;
+        turn.write(statements).await.map_err(failed("write a job"))?;
         self.recorded([job]);
         Ok(())
     }
@@ -53,7 +56,8 @@ impl Store {
     /// Every job whose allocation was admitted and has its rights yet.
     pub async fn holding(&self) -> Result<Vec<Job>, Error> {
         let rows = sqlx::query(
-            "SELECT job_id, record FROM jobs WHERE stage IN ('admitted', 'granted', 'working', 'concluded')",
+            "SELECT job_id, record FROM jobs
+             WHERE stage <> 'ended' AND stage IN ('admitted', 'granted', 'working', 'concluded')",
         )
         .fetch_all(&self.pool)
         .await
@@ -129,6 +133,7 @@ pub(super) struct Written<'job> {
     pub action: Option<&'job str>,
 }
 
+/// Puts a job on record, with what happened to it.
 pub(super) async fn write_job(
     transaction: &mut Transaction<'_, Sqlite>,
     job: &Job,
@@ -136,14 +141,15 @@ pub(super) async fn write_job(
     now: Timestamp,
 ) -> Result<(), Error> {
     let known = Known::read(transaction, job).await?;
-    write_jobs(transaction, &[Written { job, action: None }], Some(&known), event, now).await
+    let mut query = QueryBuilder::new("");
+    push(&mut query, &[Written { job, action: None }], Some(&known), event, now)?;
+    query.build().execute(&mut **transaction).await.map_err(failed("write a job")).map(drop)
 }
 
-/// Puts jobs on record, each once and at most [`JOBS_AT_ONCE`], with what happened to all of them. Without what is
-/// known of them they are new. All is written in one go: waking the database's thread for each statement would cost
-/// more than the statement.
-pub(super) async fn write_jobs(
-    transaction: &mut Transaction<'_, Sqlite>,
+/// Has jobs put on record, each once and at most [`JOBS_AT_ONCE`], with what happened to all of them. Without what is
+/// known of them they are new.
+pub(super) fn push(
+    query: &mut QueryBuilder<Sqlite>,
     jobs: &[Written<'_>],
     known: Option<&Known>,
     event: &str,
@@ -156,23 +162,19 @@ pub(super) async fn write_jobs(
             (*job, Body::of(job, WebhookId::new(), sequence, now))
         })
         .collect();
-    let mut query = QueryBuilder::new("");
-    push_records(&mut query, jobs, known)?;
-    events::push(&mut query, announced.iter().map(|(_, body)| body))?;
-    push_children(&mut query, jobs);
-    submissions::push(&mut query, jobs);
+    push_records(query, jobs, known)?;
+    events::push(query, &announced)?;
+    push_children(query, jobs);
+    submissions::push(query, jobs);
     query.push("INSERT INTO journal (job_id, at, event, phase) ");
     query.push_values(jobs, |mut row, Written { job, .. }| {
         row.push_bind(job.job_id.to_string())
             .push_bind(now.as_millisecond())
-            .push_bind(event)
+            .push_bind(event.to_owned())
             .push_bind(job.phase().as_str());
     });
-    query.build().execute(&mut **transaction).await.map_err(failed("write jobs"))?;
-    for (job, body) in &announced {
-        outbox::notify(transaction, job, body, now).await?;
-    }
-    Ok(())
+    query.push("; ");
+    outbox::push(query, &announced, now)
 }
 
 /// What is on record before a job is written.
@@ -185,14 +187,14 @@ pub(super) struct Known {
 }
 
 impl Known {
-    async fn read(transaction: &mut Transaction<'_, Sqlite>, job: &Job) -> Result<Self, Error> {
+    async fn read(connection: &mut SqliteConnection, job: &Job) -> Result<Self, Error> {
         let (job_id, key) = (job.job_id.to_string(), action_key(job));
         let rows = sqlx::query(
             "SELECT job_id, action_key, phase, phase_changes FROM jobs WHERE job_id = $1 OR action_key = $2",
         )
         .bind(&job_id)
         .bind(&key)
-        .fetch_all(&mut **transaction)
+        .fetch_all(connection)
         .await
         .map_err(failed("look a job up"))?;
         let mut known = Self { phase: None, holder: None };

@@ -19,6 +19,7 @@ mod paused;
 mod results;
 mod submissions;
 mod triggers;
+mod turn;
 mod variants;
 
 use std::{
@@ -57,6 +58,9 @@ use crate::{
 const SQLITE_FLOOR: (u32, u32, u32) = (3, 51, 3);
 /// The name of the note that holds the revision.
 const REVISION: &str = "revision";
+/// How many pages of 4 KiB the write-ahead log may have before they are written into the database. A page that many
+/// commits changed meanwhile is written once; SQLite's own 1,000 are full after a few hundred submissions.
+const LOG_PAGES: &str = "4000";
 /// How long a lock is asked for that somebody holds: a process that another one just began holds a copy of its
 /// locks until it has become its own program.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
@@ -175,7 +179,8 @@ impl Store {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true);
+            .foreign_keys(true)
+            .pragma("wal_autocheckpoint", LOG_PAGES);
         let pool = SqlitePoolOptions::new()
             .max_connections(1)
             // A file needs no sign of life from its other end.

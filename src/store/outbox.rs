@@ -1,7 +1,7 @@
 //! The outbox of webhooks: written with the job's record, emptied by whoever sends them.
 
 use jiff::Timestamp;
-use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Row as _, Sqlite, Transaction, sqlite::SqliteRow};
 
 use super::{Error, Store, failed};
 use crate::{
@@ -146,35 +146,32 @@ impl Store {
     }
 }
 
-/// Puts a change of a job's phase in the outbox, for each of its URLs.
-pub(super) async fn notify(
-    transaction: &mut Transaction<'_, Sqlite>,
-    job: &Job,
-    body: &Body,
+/// Has changes of jobs' phases put in the outbox, for each of their URLs.
+pub(super) fn push(
+    query: &mut QueryBuilder<Sqlite>,
+    announced: &[(&Job, Body)],
     now: Timestamp,
 ) -> Result<(), Error> {
-    if job.work.notify.is_empty() {
-        return Ok(());
-    }
-    let text = serde_json::to_string(body)
-        .map_err(|source| Error::Record { job_id: body.job_id.clone(), source })?;
-    for receiver in &job.work.notify {
-        sqlx::query(
-            "INSERT INTO webhooks (job_id, url, sequence, receiver, loopback, body, due_at)
-             SELECT $1, $2, $3, $4, $5, $6, $7
-             WHERE NOT EXISTS (SELECT 1 FROM webhooks_ended WHERE job_id = $1 AND url = $2)
-             ON CONFLICT DO NOTHING",
-        )
-        .bind(&body.job_id)
-        .bind(&receiver.url)
-        .bind(body.sequence)
-        .bind(origin(&receiver.url))
-        .bind(receiver.loopback)
-        .bind(&text)
-        .bind(now.as_millisecond())
-        .execute(&mut **transaction)
-        .await
-        .map_err(failed("put a webhook in the outbox"))?;
+    for (job, body) in announced.iter().filter(|(job, _)| !job.work.notify.is_empty()) {
+        let text = serde_json::to_string(body)
+            .map_err(|source| Error::Record { job_id: body.job_id.clone(), source })?;
+        for Receiver { url, loopback } in &job.work.notify {
+            query.push(
+                "INSERT INTO webhooks (job_id, url, sequence, receiver, loopback, body, due_at) SELECT ",
+            );
+            query
+                .separated(", ")
+                .push_bind(body.job_id.clone())
+                .push_bind(url.clone())
+                .push_bind(body.sequence)
+                .push_bind(origin(url))
+                .push_bind(*loopback)
+                .push_bind(text.clone())
+                .push_bind(now.as_millisecond());
+            query.push(" WHERE NOT EXISTS (SELECT 1 FROM webhooks_ended WHERE job_id = ");
+            query.push_bind(body.job_id.clone()).push(" AND url = ").push_bind(url.clone());
+            query.push(") ON CONFLICT DO NOTHING; ");
+        }
     }
     Ok(())
 }

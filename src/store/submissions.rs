@@ -1,11 +1,12 @@
 //! Submitted work: the keys that keep a repeated request from running twice, and its end after a while.
 
 use jiff::Timestamp;
-use sqlx::{QueryBuilder, Row as _, Sqlite, Transaction};
+use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
 
 use super::{
     Error, Store, failed,
-    jobs::{JOBS_AT_ONCE, Written, write_jobs},
+    jobs::{self, JOBS_AT_ONCE, Written},
+    turn::Turn,
 };
 use crate::{
     ids::JobId,
@@ -46,8 +47,7 @@ pub enum KeyUse {
 impl Store {
     /// What `key` was used for before; `None` where it is new. It is known for as long as its job.
     pub async fn key_use(&self, key: &IdempotencyKey) -> Result<Option<KeyUse>, Error> {
-        let mut transaction = self.begin().await?;
-        key_use(&mut transaction, key).await
+        key_use(Turn::take(&self.pool).await?.connection(), key).await
     }
 
     /// Puts submissions on record in one transaction. Gives for each what its key was used for before; of one
@@ -57,21 +57,28 @@ impl Store {
         submissions: &[Submission],
         now: Timestamp,
     ) -> Result<Vec<Option<KeyUse>>, Error> {
-        let mut transaction = self.begin().await?;
-        let mut uses = Vec::with_capacity(submissions.len());
-        for Submission { job, key, .. } in submissions {
+        let mut turn = Turn::take(&self.pool).await?;
+        let mut statements = Turn::statements();
+        let mut uses: Vec<Option<KeyUse>> = Vec::with_capacity(submissions.len());
+        for (at, Submission { job, key, .. }) in submissions.iter().enumerate() {
             uses.push(match key {
-                Some(key) => take_key(&mut transaction, key, job.job_id).await?,
+                Some(key) => match used_by(key, &submissions[..at], &uses) {
+                    Some(first) => Some(first),
+                    None => key_use(turn.connection(), key).await?,
+                },
                 None => None,
             });
+            if let (Some(key), None) = (key, &uses[at]) {
+                push_key(&mut statements, key, job.job_id);
+            }
         }
         let new = submissions.iter().zip(&uses).filter(|(_, used)| used.is_none());
         let new: Vec<Written<'_>> =
             new.map(|(Submission { job, action, .. }, _)| Written { job, action: Some(action) }).collect();
         for batch in new.chunks(JOBS_AT_ONCE) {
-            write_jobs(&mut transaction, batch, None, "submitted", now).await?;
+            jobs::push(&mut statements, batch, None, "submitted", now)?;
         }
-        transaction.commit().await.map_err(failed("commit submissions"))?;
+        turn.write(statements).await.map_err(failed("write submissions"))?;
         self.recorded(new.iter().map(|written| written.job));
         Ok(uses)
     }
@@ -140,34 +147,33 @@ impl Store {
     }
 }
 
-/// Keeps a key for a job, unless it is taken: then gives what for.
-async fn take_key(
-    transaction: &mut Transaction<'_, Sqlite>,
-    key: &IdempotencyKey,
-    job_id: JobId,
-) -> Result<Option<KeyUse>, Error> {
-    let taken = sqlx::query(
-        "INSERT INTO idempotency_keys (submitter, key, digest, job_id) VALUES ($1, $2, $3, $4)
-         ON CONFLICT (submitter, key) DO NOTHING",
-    )
-    .bind(&key.submitter)
-    .bind(&key.key)
-    .bind(&key.digest)
-    .bind(job_id.to_string())
-    .execute(&mut **transaction)
-    .await
-    .map_err(failed("write an idempotency key"))?;
-    if taken.rows_affected() == 0 { key_use(transaction, key).await } else { Ok(None) }
+/// What a key was used for among those that come before in the same batch.
+fn used_by(key: &IdempotencyKey, before: &[Submission], uses: &[Option<KeyUse>]) -> Option<KeyUse> {
+    let is_its = |one: &&IdempotencyKey| (&one.submitter, &one.key) == (&key.submitter, &key.key);
+    let first = before.iter().zip(uses).find_map(|(submission, used)| {
+        let first = submission.key.as_ref().filter(is_its).filter(|_| used.is_none())?;
+        Some((first, submission.job.job_id))
+    });
+    first.map(|(first, job_id)| if first.digest == key.digest { KeyUse::Same(job_id) } else { KeyUse::Other })
 }
 
-async fn key_use(
-    transaction: &mut Transaction<'_, Sqlite>,
-    key: &IdempotencyKey,
-) -> Result<Option<KeyUse>, Error> {
+/// Has a key kept for a job.
+fn push_key(query: &mut QueryBuilder<Sqlite>, key: &IdempotencyKey, job_id: JobId) {
+    query.push("INSERT INTO idempotency_keys (submitter, key, digest, job_id) ");
+    query.push_values([key], |mut row, key| {
+        row.push_bind(key.submitter.clone())
+            .push_bind(key.key.clone())
+            .push_bind(key.digest.clone())
+            .push_bind(job_id.to_string());
+    });
+    query.push("; ");
+}
+
+async fn key_use(connection: &mut SqliteConnection, key: &IdempotencyKey) -> Result<Option<KeyUse>, Error> {
     let row = sqlx::query("SELECT digest, job_id FROM idempotency_keys WHERE submitter = $1 AND key = $2")
         .bind(&key.submitter)
         .bind(&key.key)
-        .fetch_optional(&mut **transaction)
+        .fetch_optional(connection)
         .await
         .map_err(failed("look an idempotency key up"))?;
     Ok(row.map(|row| {
