@@ -84,6 +84,13 @@ impl TokensFile {
 
     /// Every token on record; none where there is no file. Read anew only where it has changed.
     pub fn tokens(&self) -> Result<Arc<[Token]>, Error> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = read.as_ref().filter(|(known, _)| {
+            std::fs::metadata(&self.path).is_ok_and(|metadata| *known == Stamp::of(&metadata))
+        });
+        if let Some((_, tokens)) = known {
+            return Ok(Arc::clone(tokens));
+        }
         let file = match File::open(&self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Arc::new([])),
@@ -91,10 +98,6 @@ impl TokensFile {
         };
         let metadata = file.metadata().map_err(self.failed("read"))?;
         let stamp = Stamp::of(&metadata);
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, tokens)) = read.as_ref().filter(|(known, _)| *known == stamp) {
-            return Ok(Arc::clone(tokens));
-        }
         if metadata.mode() & 0o022 != 0 {
             return Err(Error::TooOpen { path: self.path.clone() });
         }

@@ -16,7 +16,7 @@ pub(super) async fn measure(quick: bool) -> Vec<Figure> {
     let stage = Stage::new("dispatch", |config| config).await;
     let _agent = stage.agent().await;
     let model = stage.model().await;
-    stage.register_floor().await;
+    stage.register_copy("floor").await;
     let (mut consign, mut bare) = (Vec::new(), Vec::new());
     for number in 0..commits {
         bare.push(dispatch(&stage, &model).await);

@@ -22,11 +22,13 @@ pub(super) async fn measure(quick: bool) -> Vec<Figure> {
     let stage = Stage::new("drain", |config| config).await;
     let agent = stage.agent().await;
     let model = stage.model().await;
-    stage.register_floor().await;
     assert!(agent.terminate().await.success());
     let world = &stage.world;
-    let bare = async |count, how| floor::time(world, "floor", &model, count, how).await.as_secs_f64();
-    let before = bare(actions, Dispatching::Api).await;
+    let bare = async |job, count, how| {
+        stage.register_copy(job).await;
+        floor::time(world, job, &model, count, how).await.as_secs_f64()
+    };
+    let before = bare("before", actions, Dispatching::Api).await;
 
     let agent = stage.agent().await;
     let files: Vec<(String, String)> = (0..actions)
@@ -48,10 +50,10 @@ pub(super) async fn measure(quick: bool) -> Vec<Figure> {
         / stage.metric("consign_result_push_seconds_count").await;
     drop(agent);
 
-    let after = bare(actions, Dispatching::Api).await;
+    let after = bare("after", actions, Dispatching::Api).await;
     let floor = f64::midpoint(before, after);
     let count = f64::from(u32::try_from(actions).unwrap());
-    let command_line = bare(dispatches, Dispatching::CommandLine).await;
+    let command_line = bare("commands", dispatches, Dispatching::CommandLine).await;
     let command_line = command_line * count / f64::from(u32::try_from(dispatches).unwrap());
     vec![
         Figure::new("drain_s", format!("{actions} actions in one commit, all results pushed"), took)

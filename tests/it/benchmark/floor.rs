@@ -45,7 +45,8 @@ struct Servers {
 }
 
 /// Dispatches the base job `job` so many times, as its child `model` was, and admits each; gives how long it took
-/// until the last had ended and its rights were withdrawn. No agent may run meanwhile.
+/// until the last had ended and its rights were withdrawn. No agent may run meanwhile, and nobody may have dispatched
+/// the job before: Nomad tells again of what is past.
 pub(crate) async fn time(
     world: &World,
     job: &str,
@@ -134,6 +135,7 @@ impl Servers {
     async fn attend(&self, allocation: Allocation, over: bool) {
         let _permit = self.requests.acquire().await.unwrap();
         if over {
+            assert!(allocation.task_states.values().all(|task| !task.failed), "{allocation:#?}");
             // Tasks of the mock driver have none; the request is the same.
             drop(self.nomad.log_tail(&allocation.id, "runner", 16 * 1024).await.unwrap());
             self.grants.withdraw(&allocation.id).await.unwrap();

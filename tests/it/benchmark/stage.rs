@@ -138,10 +138,10 @@ impl Stage {
     }
 
     /// Registers a copy of the base job `mock` that consign knows nothing of.
-    pub(super) async fn register_floor(&self) {
+    pub(super) async fn register_copy(&self, name: &str) {
         let mut job = self.world.nomad.get("/v1/job/mock").await.unwrap();
-        job["ID"] = "floor".into();
-        job["Name"] = "floor".into();
+        job["ID"] = name.into();
+        job["Name"] = name.into();
         self.world.nomad.request(Method::PUT, "/v1/jobs", Some(json!({ "Job": job }))).await.unwrap();
     }
 }
