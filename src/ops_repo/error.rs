@@ -114,6 +114,9 @@ pub enum Error {
         /// How often the push was tried.
         tries: u32,
     },
+    /// Another store has claimed the ops repo since this one did.
+    #[error("the ops repo belongs to another store by now: nothing is written to it")]
+    Superseded,
     /// The results could not be signed.
     #[error("could not sign the result commit with {}: {stderr}", key.display())]
     Signing {
@@ -184,7 +187,7 @@ impl Error {
             Self::TimedOut { .. } => ErrorKind::Unreachable,
             Self::Exit { place, stderr, .. } => kind_of(*place, stderr),
             Self::Answer { .. } => ErrorKind::Corrupt,
-            Self::UnknownRevision { .. } | Self::Moved { .. } => ErrorKind::Moved,
+            Self::UnknownRevision { .. } | Self::Moved { .. } | Self::Superseded => ErrorKind::Moved,
             Self::PushRefused { .. } => ErrorKind::Refused,
         }
     }

@@ -14,7 +14,7 @@
 //! that names the store which works for this repo. Both are compare-and-set: nobody's work is ever
 //! overwritten.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Mutex};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -95,6 +95,8 @@ impl Settings {
 pub struct OpsRepo {
     settings: Settings,
     mirror: Mirror,
+    /// The claim that was made here.
+    claim: Mutex<Option<Revision>>,
 }
 
 /// Where the remote's references stand.

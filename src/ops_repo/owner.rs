@@ -1,8 +1,10 @@
 //! The claim on the repo: one reference that says which store works for it.
 
+use std::sync::PoisonError;
+
 use super::{
     ClaimError, Error, OpsRepo, Owner,
-    git::{Invocation, TRANSFER_LIMIT},
+    git::{Ended, Invocation, TRANSFER_LIMIT},
     tips::REMOTE_OWNER,
 };
 use crate::{fail_point, ids::Revision};
@@ -45,9 +47,20 @@ impl OpsRepo {
         fail_point::before("claimed");
         let ended = self.mirror.git.run(invocation).await?;
         fail_point::after("claimed");
-        if ended.succeeded() {
-            return Ok(claim);
+        let claim = if ended.succeeded() { Ok(claim) } else { self.claimed(owner, expected, ended).await };
+        if let Ok(claim) = &claim {
+            *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim.clone());
         }
+        claim
+    }
+
+    /// What came of a claim that was refused: it may be there already.
+    async fn claimed(
+        &self,
+        owner: &Owner,
+        expected: Option<&Revision>,
+        ended: Ended,
+    ) -> Result<Revision, ClaimError> {
         match self.owner().await? {
             Some((revision, holder)) if holder == *owner => Ok(revision),
             Some((revision, owner)) if Some(&revision) != expected => {

@@ -25,7 +25,8 @@ const TRIES: u32 = 10;
 
 impl OpsRepo {
     /// Commits the files and pushes the commit. Files that the branch already holds with the same
-    /// content are left out; [`Error::Moved`] and outages lose nothing: call again with the same files.
+    /// content are left out; [`Error::Moved`] and outages lose nothing: call again with the same files. Whose claim does
+    /// not stand any more writes nothing: a successor answers for its work.
     pub async fn publish(&self, files: &[ResultEntry], subject: &str) -> Result<Published, Error> {
         let _guard = self.mirror.exclusive().await;
         let (branch, mirrored) = match self.separate_results() {
@@ -33,10 +34,7 @@ impl OpsRepo {
             None => (self.settings.branch.as_str(), BRANCH),
         };
         let (mut files, mut refused) = self.sort_out(files);
-        let mut base = self.mirrored(mirrored).await?;
-        if base.is_none() {
-            base = self.look_again(mirrored).await?;
-        }
+        let mut base = self.look(mirrored).await?;
         let mut attempt = 0;
         while attempt < TRIES {
             if base.is_none() && mirrored == BRANCH {
@@ -89,7 +87,7 @@ impl OpsRepo {
             }
             attempt += 1;
             tokio::time::sleep(delay(attempt)).await;
-            base = self.look_again(mirrored).await?;
+            base = self.look(mirrored).await?;
         }
         Err(Error::Moved { branch: branch.to_owned(), tries: TRIES })
     }
@@ -115,9 +113,16 @@ impl OpsRepo {
         Ok(Revision::parse(String::from_utf8_lossy(&ended.stdout).trim()).ok())
     }
 
-    /// Fetches, and says where a reference of the mirror stands now.
-    async fn look_again(&self, name: &str) -> Result<Option<Revision>, Error> {
-        self.fetch_in_turn(&self.tips().await?).await?;
+    /// Asks the remote, fetches what is new, and says where a reference of the mirror stands now.
+    async fn look(&self, name: &str) -> Result<Option<Revision>, Error> {
+        let tips = self.tips().await?;
+        self.is_ours(&tips)?;
+        let there = if name == RESULTS { &tips.results } else { &tips.branch };
+        let here = self.mirrored(name).await?;
+        if here == *there {
+            return Ok(here);
+        }
+        self.fetch_in_turn(&tips).await?;
         self.mirrored(name).await
     }
 

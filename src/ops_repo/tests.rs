@@ -127,8 +127,16 @@ async fn one_of_two_stores_wins_the_claim() {
     let (revision, holder) = one.owner().await.unwrap().unwrap();
     let loser = if holder == a { (&two, &b) } else { (&one, &a) };
     assert!(matches!(loser.0.claim_owner(loser.1, None).await, Err(ClaimError::Held { .. })));
+    let winner = if holder == a { &one } else { &two };
+    let files = [result("actions/a.result.json", "1")];
+    assert!(winner.publish(&files, "results").await.unwrap().commit.is_some());
     loser.0.claim_owner(loser.1, Some(&revision)).await.unwrap();
     assert_eq!(one.owner().await.unwrap().unwrap().1, *loser.1);
+
+    let late = [result("actions/a.result.json", "2")];
+    assert!(matches!(winner.publish(&late, "results").await, Err(Error::Superseded)));
+    assert_eq!(bench.git(&["-C", "remote.git", "show", "main:actions/a.result.json"]), "1");
+    assert!(loser.0.publish(&late, "results").await.unwrap().commit.is_some());
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! What of the remote an agent follows: the branch of the actions, the claim, and the branch of the results.
 
+use std::sync::{Mutex, PoisonError};
+
 use super::{
     Error, OpsRepo, Settings, Tips,
     mirror::{BRANCH, Followed, Mirror},
@@ -21,7 +23,7 @@ impl OpsRepo {
         for branch in std::iter::once(&settings.branch).chain(&settings.results_branch) {
             mirror.check_branch(branch).await?;
         }
-        Ok(Self { settings, mirror })
+        Ok(Self { settings, mirror, claim: Mutex::default() })
     }
 
     /// Where the remote's references stand, in one question to it.
@@ -34,6 +36,20 @@ impl OpsRepo {
             owner: seen.remove(REMOTE_OWNER),
             results: results.and_then(|results| seen.remove(&results)),
         })
+    }
+
+    /// Refuses to go on where the claim that was made here does not stand any more.
+    pub(super) fn is_ours(&self, tips: &Tips) -> Result<(), Error> {
+        let claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&*claim, &tips.owner) {
+            (None, _) => Ok(()),
+            (Some(claim), Some(owner)) if claim == owner => Ok(()),
+            // To git an empty page of some proxy's is a repository without references.
+            (Some(_), None) if tips.branch.is_none() => {
+                Err(Error::Answer { operation: "read the claim on the ops repo" })
+            }
+            _ => Err(Error::Superseded),
+        }
     }
 
     /// Brings the mirror up to date with what [`Self::tips`] saw, or newer. A damaged mirror is made

@@ -1,14 +1,10 @@
 //! Children that somebody dispatched by hand, as `nomad job dispatch runner` does.
 
-use std::time::Duration;
-
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{World, ends_with_code, wait_for};
-
-const LIMIT: Duration = Duration::from_mins(1);
+use crate::support::{LIMIT, World, ends_with_code, wait_for};
 
 /// Dispatches the runner by hand; gives the child's id.
 async fn dispatch(world: &World, meta: Value, script: &str) -> String {

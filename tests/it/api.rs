@@ -1,12 +1,10 @@
 //! The API and the commands that talk to a running agent: looking, following, cancelling, retrying.
 
-use std::{process::Output, time::Duration};
+use std::process::Output;
 
 use serde_json::{Value, json};
 
-use crate::support::{World, wait_for};
-
-const LIMIT: Duration = Duration::from_mins(1);
+use crate::support::{LIMIT, World, wait_for};
 
 /// The agent's address and tokens, as the commands of a test use them.
 pub(crate) struct Operator<'world> {

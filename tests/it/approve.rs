@@ -1,16 +1,14 @@
 //! Submitted work that takes somebody else's word, and what becomes of it in the ops repo.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::{
     submit::{Caller, agent, said},
-    support::{World, ends, ends_saying, wait_for},
+    support::{LIMIT, World, ends, ends_saying, wait_for},
 };
-
-const LIMIT: Duration = Duration::from_mins(1);
 
 /// A configuration under which whatever is submitted waits, and so does what git brings with the formula `three`.
 fn strict(world: &World, further: &str) -> String {

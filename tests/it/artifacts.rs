@@ -1,14 +1,12 @@
 //! What an action asks to keep of its files is kept, and nothing else of the node's is.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::support::{World, action, wait_for};
-
-const LIMIT: Duration = Duration::from_mins(1);
+use crate::support::{LIMIT, World, action, wait_for};
 
 /// A world whose agent has these keys in its section `[store]`.
 async fn world(name: &str, store: &str) -> World {

@@ -1,6 +1,6 @@
 //! Requests that make no sense or mean harm: each gets a problem document, and work goes on.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use reqwest::Response;
 use serde_json::{Value, json};
@@ -9,9 +9,8 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{Agent, World, wait_for};
+use crate::support::{Agent, LIMIT, World, wait_for};
 
-const LIMIT: Duration = Duration::from_mins(1);
 const GIGABYTE: usize = 1 << 30;
 /// How much memory the agent may take for bodies that it refuses: far more than it reads of them, far less than
 /// they have.

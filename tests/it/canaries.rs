@@ -1,17 +1,12 @@
 //! No secret and no token of consign's own is to be found where others look.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex};
 
 use axum::{Router, body::Bytes};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
-use crate::support::{Canaries, World, action, wait_for};
-
-const LIMIT: Duration = Duration::from_mins(1);
+use crate::support::{Canaries, LIMIT, World, action, wait_for};
 
 /// Takes webhooks; gives its URL and what it got.
 async fn receiver() -> (String, Arc<Mutex<Vec<u8>>>) {

@@ -10,9 +10,8 @@ use consign::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{World, wait_for};
+use crate::support::{LIMIT, World, wait_for};
 
-const LIMIT: Duration = Duration::from_mins(1);
 const SECRET: &str = "only the receiver knows";
 
 /// What `report` keeps: a small file and one that is too large to stand in an answer.

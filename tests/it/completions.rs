@@ -1,18 +1,13 @@
 //! Completions, asked for by a real bash.
 
-use std::{
-    process::{Command, Output},
-    time::Duration,
-};
+use std::process::{Command, Output};
 
 use serde_json::Value;
 
 use crate::{
     api::Operator,
-    support::{World, ends},
+    support::{LIMIT, World, ends},
 };
-
-const LIMIT: Duration = Duration::from_mins(1);
 
 /// What bash offers after the words of a command line, the last of them begun.
 fn offered(world: &World, token: &str, words: &[&str]) -> Output {

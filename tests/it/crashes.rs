@@ -9,9 +9,8 @@ use consign::outcome::Outcome;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Accepted, Canaries, Ends, Random, World, action, ends, wait_for};
+use crate::support::{Accepted, Canaries, Ends, LIMIT, Random, World, action, ends, wait_for};
 
-const LIMIT: Duration = Duration::from_mins(1);
 const KILLS: u64 = 20;
 const ACTIONS: u64 = 50;
 const COMMITS: u64 = 5;

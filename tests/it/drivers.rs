@@ -2,16 +2,13 @@
 
 mod isolation;
 
-use std::{io::Write as _, process::Stdio, time::Duration};
+use std::{io::Write as _, process::Stdio};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{World, action, ends_with_code, images, servers_with_docker, wait_for};
-
-/// Three drivers' tests run at once on a small machine.
-const LIMIT: Duration = Duration::from_mins(2);
+use crate::support::{LIMIT, World, action, ends_with_code, images, servers_with_docker, wait_for};
 
 /// Several lines, quotes, backslashes, a dollar, a template's braces, unicode, a newline at the end.
 const AWKWARD: &str = "first 'line'\n\"second\" \\n \\\\ $HOME ${X:-1} {{ . }}\n\tdrei: äöü 🔑\n\n";

@@ -1,12 +1,8 @@
 //! `GET /events` over a crash of the agent.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
-use crate::support::{World, wait_for};
-
-const LIMIT: Duration = Duration::from_mins(1);
+use crate::support::{LIMIT, World, wait_for};
 
 /// What was told, until `enough` phases were: their ids with the job and the phase.
 async fn listen(world: &World, token: &str, last: &str, enough: usize) -> Vec<(String, String, String)> {

@@ -6,9 +6,8 @@ use std::{fs, process::Stdio, time::Duration};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::support::{Agent, World, wait_for};
+use crate::support::{Agent, LIMIT, World, wait_for};
 
-const LIMIT: Duration = Duration::from_mins(1);
 /// How long one run may take before it counts as stuck.
 const RUN_LIMIT: Duration = Duration::from_mins(5);
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");

@@ -1,19 +1,16 @@
 //! The forge's push webhook makes the agent look at once.
 
-use std::time::Duration;
-
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use crate::support::{Agent, World, action};
+use crate::support::{Agent, LIMIT, World, action};
 
-const LIMIT: Duration = Duration::from_secs(30);
 const BODY: &str = "{\"ref\": \"refs/heads/main\"}";
 
 /// A world whose agent looks by itself at its start alone, and has done so.
 async fn unasked(name: &str, ops: &str) -> (World, Agent) {
     let world = World::new(name).await;
-    let config = world.config_toml().replace("poll = \"200ms\"", &format!("poll = \"10m\"\n{ops}"));
+    let config = world.config_toml().replace("poll = \"500ms\"", &format!("poll = \"10m\"\n{ops}"));
     world.bootstrap_with(&config);
     let text = action("early", "hello", "");
     world.ops.commit(

@@ -1,13 +1,11 @@
 //! One bad file never holds up the others, and whoever committed it sees why.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use consign::ids::ActionId;
 use serde_json::{Value, json};
 
-use crate::support::{World, action, wait_for};
-
-const LIMIT: Duration = Duration::from_mins(1);
+use crate::support::{LIMIT, World, action, wait_for};
 
 /// One action of every invalid kind: id, content, and what its message must say.
 fn corpus() -> Vec<(String, Vec<u8>, String)> {

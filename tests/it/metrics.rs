@@ -1,13 +1,8 @@
 //! What Prometheus reads, and what a job's log lines have in common.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::support::{World, wait_for};
-
-const LIMIT: Duration = Duration::from_mins(1);
+use crate::support::{LIMIT, World, wait_for};
 
 /// Every series with its value.
 type Series = BTreeMap<String, f64>;

@@ -4,16 +4,14 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, chown},
     path::PathBuf,
-    time::Duration,
 };
 
 use consign::dev::servers::{HostVolume, NomadOptions};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Agent, OwnServers, Servers, World, docker, ends_saying, images};
+use crate::support::{Agent, LIMIT, OwnServers, Servers, World, docker, ends_saying, images};
 
-const LIMIT: Duration = Duration::from_mins(2);
 const SECRET: &str = "-----BEGIN OPENSSH PRIVATE KEY-----";
 
 /// Refused before anything was dispatched.

@@ -1,6 +1,6 @@
 //! An agent that asks for no tokens: everything but approvals is for this machine, and nothing for anybody else.
 
-use std::{process::Output, time::Duration};
+use std::process::Output;
 
 use consign::{
     client::{By, Client, Wait},
@@ -8,9 +8,7 @@ use consign::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{Browser, World, wait_for};
-
-const LIMIT: Duration = Duration::from_mins(1);
+use crate::support::{Browser, LIMIT, World, wait_for};
 
 fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))

@@ -8,9 +8,8 @@ use std::{
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
-use crate::support::{Agent, OwnServers, World, wait_for};
+use crate::support::{Agent, LIMIT, OwnServers, World, wait_for};
 
-pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 /// How long something stays out of reach.
 const OUTAGE: Duration = Duration::from_mins(1);
 

@@ -1,12 +1,8 @@
 //! Each way to end gives the right result file in the ops repo.
 
-use std::time::Duration;
-
 use serde_json::json;
 
-use crate::support::{World, action, ends_with_code, wait_for};
-
-const LIMIT: Duration = Duration::from_mins(1);
+use crate::support::{LIMIT, World, action, ends_with_code, wait_for};
 
 #[tokio::test]
 async fn every_ending_has_its_result_file() {

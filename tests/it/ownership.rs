@@ -1,13 +1,11 @@
 //! One agent for each ops repo, and what becomes of runs whose store was lost.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
-use crate::support::{World, action, wait_for};
-
-const LIMIT: Duration = Duration::from_mins(1);
+use crate::support::{LIMIT, World, action, wait_for};
 
 fn formulas(world: &World) -> [(&'static str, String); 2] {
     let (ledger, go) = (world.ledger().display().to_string(), world.path("go").display().to_string());

@@ -2,16 +2,12 @@
 
 mod triggers;
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::{
     submit::{self, Caller},
-    support::{Agent, Browser, World, action, ends, wait_for},
+    support::{Agent, Browser, LIMIT, World, action, ends, wait_for},
 };
-
-const LIMIT: Duration = Duration::from_mins(1);
 
 /// What no browser may obey.
 const HOSTILE: &str = "<script>window.hacked=1</script><img src=x onerror=window.hacked=1>";

@@ -1,16 +1,12 @@
 //! Pausing, and what the past lets expect.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::{
     api::Operator,
-    support::{World, ends, wait_for},
+    support::{LIMIT, World, ends, wait_for},
 };
-
-const LIMIT: Duration = Duration::from_mins(1);
 
 async fn started(world: &World, id: &str) {
     wait_for(&format!("{id} to start"), LIMIT, async || {

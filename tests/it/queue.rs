@@ -1,15 +1,11 @@
 //! The order in which jobs are launched, and the limits that hold them.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::{
     api::Operator,
-    support::{World, action, ends, wait_for},
+    support::{LIMIT, World, action, ends, wait_for},
 };
-
-const LIMIT: Duration = Duration::from_mins(1);
 
 /// Formulas that note their start and end in the ledger: `quick` ends by itself, `held` when the file `go` is there.
 fn formulas(world: &World) -> [(&'static str, String); 2] {

@@ -1,10 +1,9 @@
 //! Ops repos that are reached over the network.
 
-use std::{os::unix::fs::PermissionsExt as _, time::Duration};
+use std::os::unix::fs::PermissionsExt as _;
 
-use crate::support::{GitHttp, World, wait_for};
+use crate::support::{GitHttp, LIMIT, World, wait_for};
 
-const LIMIT: Duration = Duration::from_mins(1);
 const HELLO: (&str, Option<&str>) = ("formulas/hello.sh", Some("echo hello\n"));
 
 /// Sets up an agent whose ops repo is at `address`.

@@ -1,10 +1,8 @@
 //! A branch that others move while results are pushed, and one whose history is rewritten.
 
-use std::{fs, time::Duration};
+use std::fs;
 
-use crate::support::{World, action, wait_for};
-
-const LIMIT: Duration = Duration::from_mins(1);
+use crate::support::{LIMIT, World, action, wait_for};
 
 /// A formula's text that writes the action's id to the ledger.
 fn note(world: &World) -> String {

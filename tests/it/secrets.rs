@@ -1,12 +1,8 @@
 //! Exactly the secrets that an action names, for its own allocation, until it ends.
 
-use std::time::Duration;
-
 use serde_json::json;
 
-use crate::support::{World, action, wait_for};
-
-const LIMIT: Duration = Duration::from_mins(1);
+use crate::support::{LIMIT, World, action, wait_for};
 
 /// Several lines, quotes, backslashes, a dollar, a template's braces, unicode, a newline at the end.
 const AWKWARD: &str = "first 'line'\n\"second\" \\n \\\\ $HOME ${X:-1} {{ . }}\n\tdrei: äöü 🔑\n\n";

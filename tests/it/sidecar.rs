@@ -6,10 +6,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{OwnServers, World, action, ends_with_code, images, servers_with_docker, wait_for};
-
-/// The first task of the driver exec copies its root file system.
-const LIMIT: Duration = Duration::from_mins(3);
+use crate::support::{
+    LIMIT, OwnServers, World, action, ends_with_code, images, servers_with_docker, wait_for,
+};
 
 /// Several lines, quotes, backslashes, a dollar, a template's braces, unicode, a newline at the end.
 const AWKWARD: &str = "first 'line'\n\"second\" \\n \\\\ $HOME ${X:-1} {{ . }}\n\tdrei: äöü 🔑\n\n";

@@ -1,12 +1,10 @@
 //! Work that runs only where the commits that wrote it are signed.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, path::Path, process::Command};
 
 use serde_json::Value;
 
-use crate::support::{Agent, World, action, ends, wait_for};
-
-const LIMIT: Duration = Duration::from_mins(1);
+use crate::support::{Agent, LIMIT, World, action, ends, wait_for};
 
 /// A world whose work needs signatures, the keys, and a token to look with.
 struct Signed {

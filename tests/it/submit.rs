@@ -1,13 +1,11 @@
 //! Work without a commit: over HTTP and by `consign submit`.
 
-use std::{process::Output, time::Duration};
+use std::process::Output;
 
 use reqwest::Response;
 use serde_json::{Value, json};
 
-use crate::support::{World, wait_for};
-
-const LIMIT: Duration = Duration::from_mins(1);
+use crate::support::{LIMIT, World, wait_for};
 
 /// A caller with a token.
 pub(crate) struct Caller<'world> {

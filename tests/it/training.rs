@@ -4,7 +4,6 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use consign::dev::servers::HostVolume;
@@ -12,9 +11,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{OwnServers, World, ends_with_code, wait_for};
+use crate::support::{LIMIT, OwnServers, World, ends_with_code, wait_for};
 
-const LIMIT: Duration = Duration::from_mins(2);
 const FORMULA: &str = include_str!("../../actions/formulas/train.toml");
 const PHASES: [&str; 8] = [
     "infrastructure",

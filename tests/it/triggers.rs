@@ -8,9 +8,8 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 use reqwest::Response;
 use serde_json::{Value, json};
 
-use crate::support::{Agent, World, wait_for};
+use crate::support::{Agent, LIMIT, World, wait_for};
 
-const LIMIT: Duration = Duration::from_mins(1);
 pub(crate) const TOKEN: &str = "a-token-of-its-own";
 
 /// A world with an agent that has triggers, and a token that may do everything.

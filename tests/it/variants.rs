@@ -4,15 +4,11 @@
 mod proxy;
 mod round_trip;
 
-use std::time::Duration;
-
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{OwnServers, World, ends_saying, wait_for};
-
-const LIMIT: Duration = Duration::from_mins(1);
+use crate::support::{LIMIT, OwnServers, World, ends_saying, wait_for};
 
 /// The variants of the base job `runner` that are registered and not stopped.
 async fn variants(world: &World) -> Vec<String> {

@@ -7,9 +7,8 @@ use std::{collections::BTreeSet, time::Duration};
 use serde_json::Value;
 
 use self::receiver::{Behaviour, Receiver};
-use crate::support::{World, wait_for};
+use crate::support::{LIMIT, World, wait_for};
 
-const LIMIT: Duration = Duration::from_mins(1);
 const SECRET: &str = "only the receiver knows";
 
 /// A world whose agent signs, and may tell receivers on this machine.

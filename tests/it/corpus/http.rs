@@ -1,7 +1,5 @@
 //! Requests as no client of ours makes them: each has its answer, and no work comes of any.
 
-use std::time::Duration;
-
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{
@@ -10,9 +8,7 @@ use tokio::{
 };
 
 use super::{Parts, cases, joined};
-use crate::support::World;
-
-const LIMIT: Duration = Duration::from_mins(1);
+use crate::support::{LIMIT, World};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,6 +1,6 @@
 //! What Nomad and Vault should never answer, or might: read by the real clients from a listener that says just that.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use consign::{credential::Credential, nomad, vault};
 use serde::Deserialize;
@@ -10,8 +10,7 @@ use tokio::{
 };
 
 use super::{Parts, bytes, cases, is_expected, joined, path};
-
-const LIMIT: Duration = Duration::from_mins(1);
+use crate::support::LIMIT;
 
 /// What an error says, with all its sources.
 fn chain(error: &dyn std::error::Error) -> String {

@@ -10,8 +10,8 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    outages::{LIMIT, commit_formulas, each_once, let_end, works},
-    support::{Random, World},
+    outages::{commit_formulas, each_once, let_end, works},
+    support::{LIMIT, Random, World},
 };
 
 /// A file system of 24 MiB; it goes with the value.

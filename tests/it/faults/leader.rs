@@ -11,8 +11,8 @@ use consign::dev::servers::{Nomad, NomadOptions, Port, Role, VaultForNomad};
 use serde_json::Value;
 
 use crate::{
-    outages::{LIMIT, commit_formulas, each_once, let_end, works},
-    support::{World, servers, wait_for},
+    outages::{commit_formulas, each_once, let_end, works},
+    support::{LIMIT, World, servers, wait_for},
 };
 
 /// A Nomad server of three; killed with the value.

@@ -82,7 +82,7 @@ async fn a_stream_of_events_that_is_always_cut_misses_no_end() {
     let cutting = async {
         let mut random = Random::new();
         loop {
-            tokio::time::sleep(Duration::from_millis(random.between(0, 500))).await;
+            tokio::time::sleep(Duration::from_millis(random.between(0, 2000))).await;
             nomad.set(Fault::None);
         }
     };

@@ -7,8 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
-    outages::{LIMIT, commit_formulas, each_once, let_end, works},
-    support::{Agent, OwnServers, World, ends, wait_for},
+    outages::{commit_formulas, each_once, let_end, works},
+    support::{Agent, LIMIT, OwnServers, World, ends, wait_for},
 };
 
 const PUSHERS: usize = 4;

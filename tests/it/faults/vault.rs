@@ -7,8 +7,8 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use crate::{
-    outages::{LIMIT, agent_with_secret, commit_formulas, each_once, let_end, works},
-    support::{OwnServers, World, wait_for},
+    outages::{agent_with_secret, commit_formulas, each_once, let_end, works},
+    support::{LIMIT, OwnServers, World, wait_for},
 };
 
 fn copy(from: &Path, to: &Path) {

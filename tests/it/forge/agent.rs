@@ -1,16 +1,12 @@
 //! The whole way: from a pull request on the forge to a run under Nomad, or to a reason why not.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
 use crate::support::{
-    Agent, Gitea, World, action,
+    Agent, Gitea, LIMIT, World, action,
     gitea::{AGENT, REPOSITORY, SCOPES},
     wait_for,
 };
-
-const LIMIT: Duration = Duration::from_mins(2);
 
 /// The rules of these tests: what is high needs one of the team, but for one formula.
 const RULES: &str = "[[approval.rule]]\nteam = \"ops\"\n\
@@ -236,7 +232,7 @@ async fn the_forges_own_webhook_of_a_merge_is_taken() {
     let secret = world.path("hook-secret");
     std::fs::write(&secret, "not guessable\n").unwrap();
     let seldom = format!("poll = \"10m\"\nhook_secret_file = \"{}\"", secret.display());
-    let config = config.replace("poll = \"200ms\"", &seldom);
+    let config = config.replace("poll = \"500ms\"", &seldom);
     std::fs::write(world.path("consign.toml"), config).unwrap();
     gitea.commit("ann", "main", &[("actions/early.toml", &action("early", "hello", ""))]).await;
     let agent = world.agent().await;

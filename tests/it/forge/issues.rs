@@ -4,7 +4,6 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -12,13 +11,11 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use crate::support::{
-    Agent, Gitea, World,
+    Agent, Gitea, LIMIT, World,
     gitea::{AGENT, REPOSITORY},
     wait_for,
 };
 
-/// The first task of the driver exec copies its root file system.
-const LIMIT: Duration = Duration::from_mins(3);
 const SECRET: &str = "not guessable";
 const SCOPES: [&str; 2] = ["read:repository", "write:issue"];
 

@@ -1,17 +1,13 @@
 //! What pull requests and merged commits are told.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
 use super::agent::{Reviewed, high};
 use crate::support::{
-    Gitea,
+    Gitea, LIMIT,
     gitea::{REPOSITORY, ROOT},
     wait_for,
 };
-
-const LIMIT: Duration = Duration::from_mins(2);
 
 /// Waits until a commit's latest status with this context says so.
 async fn says(gitea: &Gitea, commit: &str, context: &str, state: &str, words: &str) {

@@ -36,5 +36,5 @@ pub(crate) use random::Random;
 pub(crate) use random::seed;
 pub(crate) use result::{ends, ends_saying, ends_with_code};
 pub(crate) use shared::{Servers, docker, servers, servers_with_docker};
-pub(crate) use wait::{look_every, wait_for};
+pub(crate) use wait::{LIMIT, look_every, wait_for};
 pub(crate) use world::World;

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+/// How long anything may take that a test waits for. It takes far less where the machine is not busy; whoever waited long
+/// at the launch gate looks only once in a minute whether it is open.
+pub(crate) const LIMIT: Duration = Duration::from_mins(3);
 /// How long is waited between two looks where nothing else is said.
 const PAUSE: Duration = Duration::from_millis(50);
 

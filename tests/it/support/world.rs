@@ -84,7 +84,7 @@ impl World {
             r#"[ops]
 repo = {ops}
 branch = "main"
-poll = "200ms"
+poll = "500ms"
 
 [nomad]
 addr = "{nomad}"
