@@ -277,7 +277,7 @@ impl Running<'_> {
             return Ok(());
         };
         let repo = Arc::new(repo);
-        let claim = self.claim(&repo, options.take_over).await?;
+        self.claim(&repo, options.take_over).await?;
         let settings = grant::Settings {
             kv: config.vault.kv.clone(),
             prefix: config.vault.prefix.clone(),
@@ -320,7 +320,6 @@ impl Running<'_> {
             wake: Arc::clone(&self.wake),
             rules: intake::Rules { allowed: allowed(config), receivers: receivers(config) },
             asked: Arc::new(Notify::new()),
-            claim,
         };
         let desk = Desk {
             rooms: Arc::clone(&rooms),

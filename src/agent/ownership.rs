@@ -8,7 +8,6 @@ use crate::{
         step::Rooms,
     },
     fail_point,
-    ids::Revision,
     ops_repo::{self, ClaimError, OpsRepo, Owner},
 };
 
@@ -16,11 +15,14 @@ use crate::{
 const TAKING_OVER: &str = "taking_over";
 
 impl Running<'_> {
-    /// Claims the ops repo for this store.
-    pub(super) async fn claim(&self, repo: &OpsRepo, take_over: bool) -> Result<Revision, Error> {
+    /// Claims the ops repo for this store, unless it has.
+    pub(super) async fn claim(&self, repo: &OpsRepo, take_over: bool) -> Result<(), Error> {
         let failed = |error| Error::Claim(Box::new(error));
         let expected = match repo.owner().await.map_err(failed)? {
-            Some((revision, owner)) if owner.store_id == self.store.id() => return Ok(revision),
+            Some((revision, owner)) if owner.store_id == self.store.id() => {
+                repo.hold(&revision);
+                return Ok(());
+            }
             Some((_, owner)) if !take_over => return Err(Error::Held(owner)),
             Some((revision, owner)) => {
                 tracing::warn!(store = owner.store_id, host = owner.host, "taking the ops repo over");
@@ -33,7 +35,7 @@ impl Running<'_> {
         };
         let owner =
             Owner { store_id: self.store.id().to_owned(), host: host(), claimed_at: jiff::Timestamp::now() };
-        repo.claim_owner(&owner, expected.as_ref()).await.map_err(|error| match error {
+        repo.claim_owner(&owner, expected.as_ref()).await.map(drop).map_err(|error| match error {
             ClaimError::Held { owner, .. } => Error::Held(owner),
             ClaimError::Failed(error) => failed(error),
         })

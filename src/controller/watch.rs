@@ -13,7 +13,6 @@ use super::{
     health::{Health, Subject},
 };
 use crate::{
-    ids::Revision,
     intake::{self, look},
     metrics::Metrics,
     ops_repo::{self, ErrorKind, OpsRepo, Owner},
@@ -52,8 +51,6 @@ pub struct Watch {
     pub rules: intake::Rules,
     /// Told when somebody woke the watch: pull requests may have changed as well.
     pub asked: Arc<Notify>,
-    /// The revision of the claim that this store made.
-    pub claim: Revision,
 }
 
 /// Why the watch ended by itself.
@@ -172,17 +169,12 @@ impl Watch {
             kept.keys = keys;
         }
         let tips = self.repo.tips().await?;
-        match &tips.owner {
-            Some(owner) if *owner == self.claim => {}
-            Some(_) => {
+        match self.repo.is_ours(&tips) {
+            Err(ops_repo::Error::Superseded) => {
                 let held = self.repo.owner().await?;
                 return Err(held.map_or(Error::Unclaimed, |(_, owner)| Error::Claimed(owner)).into());
             }
-            // To git an empty page of some proxy's is a repository without references: no word about the claim.
-            None if tips.branch.is_none() => {
-                return Err(ops_repo::Error::Answer { operation: "read the claim on the ops repo" }.into());
-            }
-            None => return Err(Error::Unclaimed.into()),
+            answer => answer?,
         }
         let before = self.store.revision();
         let Some(tip) = &tips.branch else { return Ok(Looked::Unchanged) };

@@ -95,7 +95,7 @@ impl Settings {
 pub struct OpsRepo {
     settings: Settings,
     mirror: Mirror,
-    /// The claim that was made here.
+    /// The claim that it is worked under.
     claim: Mutex<Option<Revision>>,
 }
 

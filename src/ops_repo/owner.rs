@@ -49,9 +49,14 @@ impl OpsRepo {
         fail_point::after("claimed");
         let claim = if ended.succeeded() { Ok(claim) } else { self.claimed(owner, expected, ended).await };
         if let Ok(claim) = &claim {
-            *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim.clone());
+            self.hold(claim);
         }
         claim
+    }
+
+    /// Works under a claim that was made before.
+    pub fn hold(&self, claim: &Revision) {
+        *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim.clone());
     }
 
     /// What came of a claim that was refused: it may be there already.

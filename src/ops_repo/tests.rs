@@ -137,6 +137,11 @@ async fn one_of_two_stores_wins_the_claim() {
     assert!(matches!(winner.publish(&late, "results").await, Err(Error::Superseded)));
     assert_eq!(bench.git(&["-C", "remote.git", "show", "main:actions/a.result.json"]), "1");
     assert!(loser.0.publish(&late, "results").await.unwrap().commit.is_some());
+
+    // An agent that started again works under the claim of before.
+    let again = OpsRepo::open(bench.settings("third")).await.unwrap();
+    again.hold(&revision);
+    assert!(matches!(again.publish(&files, "results").await, Err(Error::Superseded)));
 }
 
 #[tokio::test]

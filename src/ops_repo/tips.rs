@@ -38,13 +38,13 @@ impl OpsRepo {
         })
     }
 
-    /// Refuses to go on where the claim that was made here does not stand any more.
-    pub(super) fn is_ours(&self, tips: &Tips) -> Result<(), Error> {
+    /// Refuses to go on where the claim that it is worked under does not stand any more: [`Error::Superseded`].
+    pub fn is_ours(&self, tips: &Tips) -> Result<(), Error> {
         let claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
         match (&*claim, &tips.owner) {
             (None, _) => Ok(()),
             (Some(claim), Some(owner)) if claim == owner => Ok(()),
-            // To git an empty page of some proxy's is a repository without references.
+            // To git an empty page of some proxy's is a repository without references: no word about the claim.
             (Some(_), None) if tips.branch.is_none() => {
                 Err(Error::Answer { operation: "read the claim on the ops repo" })
             }

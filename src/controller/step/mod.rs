@@ -192,9 +192,9 @@ impl Rooms {
     /// Whether the ops repo is still this store's: an agent that slept may have a successor, of whose work it knows
     /// nothing.
     pub(super) async fn owns_repo(&self) -> Result<bool, Error> {
-        match self.repo.owner().await? {
-            Some((_, owner)) => Ok(owner.store_id == self.store.id()),
-            None => Err(ops_repo::Error::Answer { operation: "read the claim on the ops repo" }.into()),
+        match self.repo.is_ours(&self.repo.tips().await?) {
+            Err(ops_repo::Error::Superseded) => Ok(false),
+            answer => Ok(answer.map(|()| true)?),
         }
     }
 
