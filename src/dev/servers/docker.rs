@@ -7,10 +7,8 @@ use std::{
 
 use serde_json::json;
 
-use super::{Error, create_folder, program, supervised::Process, write_file};
+use super::{Error, START_LIMIT, create_folder, program, supervised::Process, write_file};
 
-/// How long a fresh engine may take until it answers.
-const START_LIMIT: Duration = Duration::from_mins(1);
 /// How long an image may take to be imported.
 const IMPORT_LIMIT: Duration = Duration::from_mins(2);
 

@@ -19,6 +19,10 @@ pub use port::Port;
 pub use server::Server;
 pub use vault::{Vault, VaultOptions};
 
+/// How long a fresh server may take until it is of use: some seconds, but more on a machine that is busy. One that
+/// ends by itself is not waited for.
+const START_LIMIT: Duration = Duration::from_mins(3);
+
 /// A server that could not be started, watched or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -5,16 +5,12 @@ use std::{
     fmt::Write as _,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
-    time::Duration,
 };
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
-use super::{Error, create_folder, program, server::Server, supervised::Process, write_file};
-
-/// How long a fresh agent may take until it runs jobs.
-const START_LIMIT: Duration = Duration::from_secs(90);
+use super::{Error, START_LIMIT, create_folder, program, server::Server, supervised::Process, write_file};
 
 /// Which parts of Nomad one process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -19,8 +19,8 @@ use super::Error;
 
 /// How long a server may take to end after SIGTERM before it is killed.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long the supervisor may take to tell of what it did.
-const ANSWER: Duration = Duration::from_secs(30);
+/// How long the supervisor may take to tell of what it did, on a machine that is busy.
+const ANSWER: Duration = Duration::from_mins(2);
 
 /// What a supervised process is called, runs and writes to.
 #[derive(Debug)]

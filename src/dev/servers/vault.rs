@@ -1,15 +1,12 @@
 //! A real Vault server on this machine.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
-use super::{Error, create_folder, program, server::Server, supervised::Process, write_file};
-
-/// How long a fresh server may take until it answers.
-const START_LIMIT: Duration = Duration::from_mins(1);
+use super::{Error, START_LIMIT, create_folder, program, server::Server, supervised::Process, write_file};
 
 /// How a Vault server is started.
 #[derive(Debug, Clone, Default)]

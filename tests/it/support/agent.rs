@@ -6,16 +6,12 @@ use std::{
     path::PathBuf,
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Mutex, PoisonError},
-    time::Duration,
 };
 
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 
-use super::{World, wait_for};
-
-/// How long the agent may take to be ready, or to end.
-const PATIENCE: Duration = Duration::from_secs(40);
+use super::{LIMIT, World, wait_for};
 
 /// Held while Vault is set up: two operators at one auth method get in each other's way.
 static OPERATOR: Mutex<()> = Mutex::new(());
@@ -193,7 +189,7 @@ pub(crate) fn action(id: &str, formula: &str, further: &str) -> String {
 impl Agent {
     /// Waits until it takes work.
     pub(crate) async fn ready(&self) {
-        wait_for("the agent to be ready", PATIENCE, async || {
+        wait_for("the agent to be ready", LIMIT, async || {
             is_ready(&self.address).await.map_err(|error| format!("{error}; {}", self.log()))
         })
         .await;
@@ -207,7 +203,7 @@ impl Agent {
 
     /// Waits until `/health` names a trouble with `text` in it.
     pub(crate) async fn degraded(&self, text: &str) {
-        wait_for(&format!("a trouble with {text:?}"), PATIENCE, async || {
+        wait_for(&format!("a trouble with {text:?}"), LIMIT, async || {
             let health = self.health().await;
             if health["reasons"].to_string().contains(text) { Ok(()) } else { Err(health.to_string()) }
         })
@@ -216,7 +212,7 @@ impl Agent {
 
     /// Waits until nothing is in trouble.
     pub(crate) async fn recovered(&self) {
-        wait_for("no trouble", PATIENCE * 3, async || {
+        wait_for("no trouble", LIMIT, async || {
             let health = self.health().await;
             if health["degraded"] == false { Ok(()) } else { Err(health.to_string()) }
         })
@@ -248,7 +244,7 @@ impl Agent {
 
     /// Waits until it has ended by itself.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
-        wait_for("the agent to end", PATIENCE + Duration::from_secs(20), async || {
+        wait_for("the agent to end", LIMIT, async || {
             self.child
                 .try_wait()
                 .unwrap()

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::wait_for;
+use super::{LIMIT, wait_for};
 
 /// The key that `WebDriver` has an element's id under.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
@@ -112,7 +112,7 @@ impl Browser {
     /// requests, and the page may load, or put another element in its place, before either.
     async fn on(&self, selector: &str, asked: impl Fn(&Value) -> (String, Value)) {
         let query = json!({ "using": "css selector", "value": selector });
-        wait_for(selector, Duration::from_secs(30), async || {
+        wait_for(selector, LIMIT, async || {
             let done = async {
                 let path = format!("{}/element", self.session);
                 let element = self.answer(Method::POST, &path, query.clone()).await?;

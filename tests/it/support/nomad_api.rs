@@ -1,12 +1,10 @@
 //! Nomad's HTTP API, as plainly as the tests need it.
 
-use std::time::Duration;
-
 use reqwest::{Client, Method, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
-use super::wait_for;
+use super::{LIMIT, wait_for};
 
 /// One namespace of one Nomad.
 #[derive(Debug, Clone)]
@@ -19,7 +17,7 @@ pub(crate) struct NomadApi {
 
 impl NomadApi {
     pub(crate) fn new(address: &str, namespace: &str, token: Option<SecretString>) -> Self {
-        let http = Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
+        let http = Client::builder().no_proxy().timeout(LIMIT).build().unwrap();
         Self { address: address.to_owned(), namespace: namespace.to_owned(), token, http }
     }
 
@@ -90,7 +88,7 @@ impl NomadApi {
 
     /// Waits until the job's one allocation has this client status, and gives it.
     pub(crate) async fn allocation(&self, job: &str, status: &str) -> Value {
-        wait_for(&format!("the allocation of {job} to be {status}"), Duration::from_mins(1), async || {
+        wait_for(&format!("the allocation of {job} to be {status}"), LIMIT, async || {
             let list = self.get(&format!("/v1/job/{job}/allocations")).await?;
             match &list[0] {
                 found if found["ClientStatus"] == status => Ok(found.clone()),

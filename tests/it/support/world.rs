@@ -7,7 +7,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Git, NomadApi, Servers, servers, shared::AUTH_PATH, wait_for};
+use super::{Git, NomadApi, Servers, servers, shared::AUTH_PATH, tell_failures, wait_for};
 
 /// A test's own Nomad namespace, names in Vault, folder and ops repo.
 #[derive(Debug)]
@@ -31,6 +31,7 @@ impl World {
 
     /// The same on servers that a test started for itself, to stop and seal them.
     pub(crate) async fn on(servers: Servers, name: &str) -> Self {
+        tell_failures();
         let folder = tempfile::Builder::new().prefix(&format!("consign-{name}-")).tempdir().unwrap();
         let suffix: String = ulid::Ulid::generate().to_string().to_lowercase().chars().skip(18).collect();
         let name = format!("{name}-{suffix}");
