@@ -15,7 +15,7 @@ use super::{
 use crate::{
     intake::{self, look},
     metrics::Metrics,
-    ops_repo::{self, ErrorKind, OpsRepo, Owner},
+    ops_repo::{self, ErrorKind, OpsRepo, Owner, Tips},
     retry::Pause,
     store::{self, Store},
     telemetry::chain,
@@ -89,6 +89,8 @@ struct Kept {
     rewritten_at: Option<Instant>,
     /// What the files with keys said; `None` where one could not be read.
     keys: Option<Vec<Vec<u8>>>,
+    /// Where the references of the remote stood.
+    tips: Option<Tips>,
 }
 
 /// What one look came to.
@@ -109,13 +111,14 @@ impl Watch {
             Pause::new(Duration::from_millis(500), Duration::from_secs(15).min(self.interval * 4));
         let mut again = Pause::new(AGAIN, self.interval.max(AGAIN));
         let mut looks = 0;
-        let mut kept = Kept { rewritten_at: None, keys: self.repo.settings().keys.contents().ok() };
+        let mut kept =
+            Kept { rewritten_at: None, keys: self.repo.settings().keys.contents().ok(), tips: None };
         let mut woken = false;
         loop {
             let begun = Instant::now();
             let looked = tokio::select! {
                 () = ending.cancelled() => return Ok(()),
-                looked = self.look(&mut kept) => looked,
+                looked = self.look(&mut kept, woken) => looked,
             };
             if kept.rewritten_at.is_some_and(|at| at.elapsed() >= REWRITE_SHOWN) {
                 self.health.clear(Subject::History);
@@ -162,13 +165,24 @@ impl Watch {
         }
     }
 
-    async fn look(&self, kept: &mut Kept) -> Result<Looked, LookError> {
+    /// Where the references of the remote stand, and whether the mirror has them already: where something is said to
+    /// be new, what was `known` is fetched without a question first. An idle remote costs less with it.
+    async fn tips(&self, known: Option<Tips>) -> Result<(Tips, bool), ops_repo::Error> {
+        if let Some(known) = known
+            && let Ok(tips) = self.repo.refresh(&known).await
+        {
+            return Ok((tips, true));
+        }
+        Ok((self.repo.tips().await?, false))
+    }
+
+    async fn look(&self, kept: &mut Kept, woken: bool) -> Result<Looked, LookError> {
         let keys = self.repo.settings().keys.contents().ok();
         if kept.keys != keys {
             self.inbox.send(Message::EvidenceChanged).await.map_err(|_| LookError::Ending)?;
             kept.keys = keys;
         }
-        let tips = self.repo.tips().await?;
+        let (tips, is_fetched) = self.tips(kept.tips.take().filter(|_| woken)).await?;
         match self.repo.is_ours(&tips) {
             Err(ops_repo::Error::Superseded) => {
                 let held = self.repo.owner().await?;
@@ -176,13 +190,16 @@ impl Watch {
             }
             answer => answer?,
         }
+        kept.tips = Some(tips.clone());
         let before = self.store.revision();
         let Some(tip) = &tips.branch else { return Ok(Looked::Unchanged) };
         let unchanged = before.as_ref() == Some(tip);
         if unchanged && !self.repo.is_damaged() {
             return Ok(Looked::Unchanged);
         }
-        self.repo.fetch(&tips).await?;
+        if !is_fetched {
+            self.repo.fetch(&tips).await?;
+        }
         if unchanged {
             self.repo.pin(tip).await?;
             return Ok(Looked::Unchanged);

@@ -17,6 +17,8 @@ use super::{
 };
 use crate::ids::Revision;
 
+/// Below it stands what follows the remote.
+const FOLLOWED: &str = "refs/mirror/";
 /// Where the remote's branch stands in the mirror.
 pub(super) const BRANCH: &str = "refs/mirror/branch";
 /// Keeps the last processed revision.
@@ -142,11 +144,15 @@ impl Mirror {
         let mut arguments = vec!["ls-remote", "--refs", "--", self.remote.address()];
         arguments.extend(names);
         let text = self.git.text(Invocation::new(operation, arguments).remote(LOOK_LIMIT)).await?;
-        let read = |line: &str| {
-            let (revision, name) = line.split_once('\t')?;
-            Some((name.to_owned(), Revision::parse(revision).ok()?))
-        };
-        text.lines().map(|line| read(line).ok_or(Error::Answer { operation })).collect()
+        references(&text).ok_or(Error::Answer { operation })
+    }
+
+    /// Where the references that follow the remote stand in the mirror.
+    pub(super) async fn followed(&self) -> Result<BTreeMap<String, Revision>, Error> {
+        let operation = "look at the mirror";
+        let arguments = ["for-each-ref", "--format=%(objectname)%09%(refname)", FOLLOWED];
+        let text = self.git.text(Invocation::new(operation, arguments)).await?;
+        references(&text).ok_or(Error::Answer { operation })
     }
 
     /// Whether something in the mirror could not be read: the next [`Self::fetch`] makes it anew.
@@ -272,6 +278,15 @@ impl Mirror {
         let path = self.git.repository.join("config");
         private_file(&path, text).map_err(|source| Error::Mirror { path, source })
     }
+}
+
+/// References by their names, from lines of the commit and the name.
+fn references(text: &str) -> Option<BTreeMap<String, Revision>> {
+    let read = |line: &str| {
+        let (revision, name) = line.split_once('\t')?;
+        Some((name.to_owned(), Revision::parse(revision).ok()?))
+    };
+    text.lines().map(read).collect()
 }
 
 pub(super) fn private_folder(path: &Path) -> io::Result<()> {

@@ -145,6 +145,22 @@ async fn one_of_two_stores_wins_the_claim() {
 }
 
 #[tokio::test]
+async fn what_is_known_is_brought_up_to_date_without_a_question() {
+    let bench = Bench::new();
+    bench.commit(&[("a", "1")]);
+    bench.git(&["-C", "remote.git", "update-ref", "refs/consign/owner", "main"]);
+    let repo = bench.open().await;
+    let known = repo.tips().await.unwrap();
+    let second = bench.commit(&[("a", "2")]);
+    let seen = repo.refresh(&known).await.unwrap();
+    assert_eq!(seen, Tips { branch: Some(second.clone()), ..known.clone() });
+    assert!(repo.has_commit(&second).await.unwrap());
+    // A claim that is gone is not taken for one that stands.
+    bench.git(&["-C", "remote.git", "update-ref", "-d", "refs/consign/owner"]);
+    repo.refresh(&known).await.unwrap_err();
+}
+
+#[tokio::test]
 async fn results_reach_a_branch_that_moves() {
     let bench = Bench::new();
     bench.commit(&[("actions/a.toml", "1"), ("actions/file", "keep")]);

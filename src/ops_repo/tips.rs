@@ -59,6 +59,14 @@ impl OpsRepo {
         self.mirror.fetch(&followed(tips, &branch, results.as_deref())).await
     }
 
+    /// Brings the references that `known` has up to date without a question where they stand, and says where they
+    /// stand then. It fails where one of them is gone, and does not see a results branch that is new.
+    pub async fn refresh(&self, known: &Tips) -> Result<Tips, Error> {
+        self.fetch(known).await?;
+        let mut seen = self.mirror.followed().await?;
+        Ok(Tips { branch: seen.remove(BRANCH), owner: seen.remove(OWNER), results: seen.remove(RESULTS) })
+    }
+
     /// As [`Self::fetch`], for a caller that holds the writer's turn.
     pub(super) async fn fetch_in_turn(&self, tips: &Tips) -> Result<(), Error> {
         let (branch, results) = self.sources();

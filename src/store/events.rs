@@ -1,5 +1,7 @@
 //! The latest changes of jobs' phases, for whoever listens: written with the job's record.
 
+use std::sync::atomic::Ordering;
+
 use sqlx::{QueryBuilder, Row as _, Sqlite};
 use tokio::sync::watch;
 
@@ -8,8 +10,9 @@ use crate::{ids::JobId, lifecycle::Job, webhook::Body};
 
 /// How many changes of phases are kept. Each takes about half a KiB.
 pub const EVENTS_KEPT: i64 = 10_000;
-/// After how many further ones the oldest go: together, because each by itself would touch pages that nothing else does.
-const GO_TOGETHER: i64 = 64;
+/// With how many jobs that are put on record the oldest changes go: together, because each by itself would touch pages
+/// that nothing else does.
+pub(super) const GO_TOGETHER: usize = 64;
 
 /// One change of a job's phase.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,9 +61,19 @@ impl Store {
         let rows = query.fetch_all(&self.pool).await.map_err(failed("read events"))?;
         Ok(rows.iter().map(|row| Event { sequence: row.get(0), body: row.get(1) }).collect())
     }
+
+    /// Has the oldest changes let go when `jobs` more are put on record, if it is time.
+    pub(super) fn push_pruning(&self, query: &mut QueryBuilder<Sqlite>, jobs: usize) {
+        let before = self.written.fetch_add(jobs, Ordering::Relaxed);
+        if before / GO_TOGETHER == before.wrapping_add(jobs) / GO_TOGETHER {
+            return;
+        }
+        query.push("DELETE FROM events WHERE sequence <= (SELECT seq - ").push_bind(EVENTS_KEPT);
+        query.push(" FROM sqlite_sequence WHERE name = 'events'); ");
+    }
 }
 
-/// Has changes of jobs' phases kept, and the oldest ones let go.
+/// Has changes of jobs' phases kept.
 pub(super) fn push(query: &mut QueryBuilder<Sqlite>, announced: &[(&Job, Body)]) -> Result<(), Error> {
     let mut rows = Vec::with_capacity(announced.len());
     for (_, body) in announced {
@@ -71,14 +84,11 @@ pub(super) fn push(query: &mut QueryBuilder<Sqlite>, announced: &[(&Job, Body)])
     if rows.is_empty() {
         return Ok(());
     }
-    let count = i64::try_from(rows.len()).unwrap_or(i64::MAX);
     query.push("INSERT INTO events (job_id, body) ");
     query.push_values(rows, |mut row, (job_id, text)| {
         row.push_bind(job_id).push_bind(text);
     });
-    query.push("; DELETE FROM events WHERE sequence <= (SELECT seq - ").push_bind(EVENTS_KEPT);
-    query.push(" FROM sqlite_sequence WHERE name = 'events' AND seq % ").push_bind(GO_TOGETHER);
-    query.push(" < ").push_bind(count).push("); ");
+    query.push("; ");
     Ok(())
 }
 

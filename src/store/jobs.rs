@@ -23,6 +23,7 @@ impl Store {
         let known = Known::read(turn.connection(), job).await?;
         let mut statements = Turn::statements();
         push(&mut statements, &[Written { job, action: None }], Some(&known), event, now)?;
+        self.push_pruning(&mut statements, 1);
         turn.write(statements).await.map_err(failed("write a job"))?;
         self.recorded([job]);
         Ok(())

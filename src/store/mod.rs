@@ -25,6 +25,7 @@ mod variants;
 use std::{
     fs::{File, TryLockError},
     path::{Path, PathBuf},
+    sync::atomic::AtomicUsize,
     time::Duration,
 };
 
@@ -78,6 +79,8 @@ pub struct Store {
     revision: std::sync::Arc<tokio::sync::watch::Sender<Option<Revision>>>,
     /// Tells listeners that a phase may have changed.
     changes: std::sync::Arc<tokio::sync::watch::Sender<()>>,
+    /// How many jobs were put on record since the start.
+    written: std::sync::Arc<AtomicUsize>,
     _lock: std::sync::Arc<File>,
 }
 
@@ -210,6 +213,8 @@ impl Store {
             revision: std::sync::Arc::new(tokio::sync::watch::Sender::new(revision)),
             outbox: std::sync::Arc::default(),
             changes: std::sync::Arc::default(),
+            // However few jobs there are between two starts, the first has the oldest changes go.
+            written: std::sync::Arc::new(AtomicUsize::new(events::GO_TOGETHER - 1)),
             _lock: std::sync::Arc::new(lock),
         })
     }

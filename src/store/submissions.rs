@@ -78,6 +78,7 @@ impl Store {
         for batch in new.chunks(JOBS_AT_ONCE) {
             jobs::push(&mut statements, batch, None, "submitted", now)?;
         }
+        self.push_pruning(&mut statements, new.len());
         turn.write(statements).await.map_err(failed("write submissions"))?;
         self.recorded(new.iter().map(|written| written.job));
         Ok(uses)

@@ -77,7 +77,7 @@ async fn what_makes_no_sense_is_a_problem_and_nothing_is_lost() {
     );
     world.ops.commit("a formula", &[("formulas/hold.sh", Some(&formula))]);
     let token = world.token("ann", "read,submit");
-    let http = reqwest::Client::new();
+    let http = crate::support::http();
     let post = async |body: &Value| {
         let request = http.post(format!("{}/jobs", agent.address)).bearer_auth(&token);
         request.body(body.to_string()).send().await.unwrap()

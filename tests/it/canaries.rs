@@ -49,7 +49,7 @@ async fn secrets_and_tokens_are_nowhere_but_where_they_belong() {
     );
     let result = world.result("prints-its-secret", LIMIT).await;
     assert_eq!((&result["exit_code"], &result["logs"]), (&json!(3), &json!("it is ***\nto stderr ***\n")));
-    let submitted = reqwest::Client::new()
+    let submitted = crate::support::http()
         .post(format!("{}/jobs", world.agent_address()))
         .bearer_auth(&api_token)
         .header("content-type", "application/json")
@@ -61,7 +61,7 @@ async fn secrets_and_tokens_are_nowhere_but_where_they_belong() {
     let submitted: Value = serde_json::from_str(&submitted.text().await.unwrap()).unwrap();
     let job = format!("{}/jobs/{}", world.agent_address(), submitted["job_id"].as_str().unwrap());
     wait_for("what was submitted to end", LIMIT, async || {
-        let answer = reqwest::Client::new().get(&job).bearer_auth(&api_token).send().await.unwrap();
+        let answer = crate::support::http().get(&job).bearer_auth(&api_token).send().await.unwrap();
         let text = answer.text().await.unwrap();
         if text.contains("\"failed\"") { Ok(()) } else { Err(text) }
     })

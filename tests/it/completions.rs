@@ -71,7 +71,7 @@ async fn bash_is_offered_ids_and_formulas_and_nothing_where_no_agent_is() {
     assert!(words(&offered(&world, token, &["consign", "re"])).contains(&"resume".to_owned()));
 
     let url = format!("{}/formulas", agent.address);
-    let answer = reqwest::Client::new().get(url).bearer_auth(token).send().await.unwrap();
+    let answer = crate::support::http().get(url).bearer_auth(token).send().await.unwrap();
     let list: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
     let formulas = list["formulas"].as_array().unwrap();
     let of = |name: &str| formulas.iter().find(|formula| formula["name"] == name).unwrap();

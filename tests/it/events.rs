@@ -6,7 +6,7 @@ use crate::support::{LIMIT, World, wait_for};
 
 /// What was told, until `enough` phases were: their ids with the job and the phase.
 async fn listen(world: &World, token: &str, last: &str, enough: usize) -> Vec<(String, String, String)> {
-    let request = reqwest::Client::new().get(format!("{}/events", world.agent_address()));
+    let request = crate::support::http().get(format!("{}/events", world.agent_address()));
     let request = request.bearer_auth(token).header("Last-Event-ID", last);
     let mut response = request.send().await.unwrap();
     assert_eq!(response.headers()["content-type"], "text/event-stream");

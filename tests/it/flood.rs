@@ -43,7 +43,7 @@ struct Flood<'world> {
 
 impl<'world> Flood<'world> {
     fn new(world: &'world World, jobs: usize) -> Self {
-        let http = Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
+        let http = crate::support::http();
         let token = world.token("flood", "read,submit");
         Self { world, http, token, jobs, next: AtomicUsize::new(0), started: AtomicUsize::new(0) }
     }

@@ -80,7 +80,7 @@ async fn every_request_gets_an_answer_that_the_document_promises() {
     find_nothing(&world, &agent, 20, &known).await;
 
     // Whatever was taken comes to its end, and the agent is well.
-    let http = reqwest::Client::new();
+    let http = crate::support::http();
     wait_for("the agent to be idle", LIMIT, async || {
         for phase in ["waiting", "queued", "loading", "working"] {
             let url = format!("{}/jobs?phase={phase}", agent.address);

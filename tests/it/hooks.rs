@@ -23,7 +23,7 @@ async fn unasked(name: &str, ops: &str) -> (World, Agent) {
 }
 
 async fn push(agent: &Agent, signature: Option<(&'static str, String)>) -> u16 {
-    let mut request = reqwest::Client::new().post(format!("{}/hooks/git", agent.address)).body(BODY);
+    let mut request = crate::support::http().post(format!("{}/hooks/git", agent.address)).body(BODY);
     if let Some((name, value)) = signature {
         request = request.header(name, value);
     }

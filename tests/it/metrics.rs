@@ -107,7 +107,7 @@ fn histograms_add_up(body: &str) -> Result<(), String> {
 }
 
 async fn scrape(address: &str) -> (String, Series) {
-    let response = reqwest::get(format!("{address}/metrics")).await.unwrap();
+    let response = crate::support::http().get(format!("{address}/metrics")).send().await.unwrap();
     assert_eq!(response.status(), 200);
     let media_type = response.headers()["content-type"].to_str().unwrap().to_owned();
     assert_eq!(media_type, "application/openmetrics-text; version=1.0.0; charset=utf-8");

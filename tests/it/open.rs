@@ -87,7 +87,7 @@ async fn work_is_submitted_followed_and_cancelled_without_a_token() {
     browser.open(&format!("{}/ui/jobs/{guarded}", agent.address)).await;
     browser.click("#cancel").await;
     until(&world, &guarded, "failed").await;
-    let rebound = reqwest::Client::new().post(format!("{}/jobs", agent.address));
+    let rebound = crate::support::http().post(format!("{}/jobs", agent.address));
     let rebound = rebound.header("host", "evil.example").body(greet.to_string()).send().await.unwrap();
     assert_eq!(rebound.status().as_u16(), 403);
 }

@@ -71,12 +71,12 @@ pub(crate) async fn each_once(world: &World, ids: &[&str]) {
 }
 
 async fn status(agent: &Agent, path: &str) -> u16 {
-    reqwest::get(format!("{}{path}", agent.address)).await.unwrap().status().as_u16()
+    crate::support::http().get(format!("{}{path}", agent.address)).send().await.unwrap().status().as_u16()
 }
 
 async fn answers(agent: &Agent) {
     wait_for("the agent to answer", LIMIT, async || {
-        let answer = reqwest::get(format!("{}/livez", agent.address)).await;
+        let answer = crate::support::http().get(format!("{}/livez", agent.address)).send().await;
         answer.map(drop).map_err(|error| error.to_string())
     })
     .await;
@@ -251,7 +251,7 @@ async fn vault_troubles_at_start_are_explained_and_waited_for() {
 
 /// A token whose time is over.
 async fn expired_token(world: &World) -> String {
-    let (http, vault) = (reqwest::Client::new(), &world.servers.vault_address);
+    let (http, vault) = (crate::support::http(), &world.servers.vault_address);
     let answer = http
         .post(format!("{vault}/v1/auth/token/create"))
         .header("X-Vault-Token", world.servers.vault_token.expose_secret())

@@ -37,7 +37,7 @@ async fn close_gate(world: &World) {
     let name = format!("{}-agent", world.gate());
     let url = format!("{}/v1/sys/policies/acl/{name}", world.servers.vault_address);
     let token = world.servers.vault_token.expose_secret();
-    let client = reqwest::Client::new();
+    let client = crate::support::http();
     let answer = client.get(&url).header("X-Vault-Token", token).send().await.unwrap();
     let found: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
     let text = found["data"]["policy"].as_str().unwrap();

@@ -91,7 +91,7 @@ async fn a_person_sees_why_the_third_job_waits_and_does_what_their_token_allows(
     shows(&browser, ".lead", why).await;
     assert_eq!(browser.script("return document.querySelectorAll('main form').length").await, 0);
     assert_eq!(status("/ui/jobs/gpu-3/cancel", "POST").await, 403);
-    let cross_site = reqwest::Client::new()
+    let cross_site = crate::support::http()
         .post(format!("{}/ui/jobs/gpu-3/cancel", agent.address))
         .header("cookie", format!("consign_session={}", cookie["value"].as_str().unwrap()))
         .header("origin", "http://evil.example");

@@ -104,7 +104,7 @@ async fn an_allocations_own_token_reads_what_was_granted_while_it_runs_and_nothi
     }
     let read = async |token: &str, name: &str| {
         let url = format!("{}/v1/secret/data/{}/{name}", world.servers.vault_address, world.prefix());
-        reqwest::Client::new().get(url).header("X-Vault-Token", token).send().await.unwrap().status().as_u16()
+        crate::support::http().get(url).header("X-Vault-Token", token).send().await.unwrap().status().as_u16()
     };
     assert_eq!(read(&tokens[0], &names[0]).await, 200);
     assert_eq!(read(&tokens[0], &names[1]).await, 403);

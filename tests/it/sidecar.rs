@@ -177,7 +177,7 @@ async fn a_bots_token_is_out_of_reach_of_other_bots_and_after_the_end() {
     }
     let read = async |token: &str, bot: &str| {
         let url = format!("{}/v1/secret/data/{}-bots/{bot}", world.servers.vault_address, world.name);
-        reqwest::Client::new().get(url).header("X-Vault-Token", token).send().await.unwrap().status().as_u16()
+        crate::support::http().get(url).header("X-Vault-Token", token).send().await.unwrap().status().as_u16()
     };
     for (token, own) in tokens.iter().zip(&bots) {
         for bot in &bots {

@@ -20,7 +20,7 @@ impl<'world> Caller<'world> {
 
     async fn post(&self, body: &str, key: Option<&str>) -> Response {
         let url = format!("{}/jobs", self.world.agent_address());
-        let mut request = reqwest::Client::new().post(url).bearer_auth(&self.token).body(body.to_owned());
+        let mut request = crate::support::http().post(url).bearer_auth(&self.token).body(body.to_owned());
         if let Some(key) = key {
             request = request.header("Idempotency-Key", key);
         }
@@ -49,14 +49,14 @@ impl<'world> Caller<'world> {
     /// Status and answer of an order about a job.
     pub(crate) async fn order(&self, job_id: &str, verb: &str, body: &Value) -> (u16, Value) {
         let url = format!("{}/jobs/{job_id}/{verb}", self.world.agent_address());
-        let request = reqwest::Client::new().post(url).bearer_auth(&self.token).body(body.to_string());
+        let request = crate::support::http().post(url).bearer_auth(&self.token).body(body.to_string());
         let response = request.send().await.unwrap();
         (response.status().as_u16(), read(response).await)
     }
 
     pub(crate) async fn get(&self, job_id: &str) -> (u16, Value) {
         let url = format!("{}/jobs/{job_id}", self.world.agent_address());
-        let response = reqwest::Client::new().get(url).bearer_auth(&self.token).send().await.unwrap();
+        let response = crate::support::http().get(url).bearer_auth(&self.token).send().await.unwrap();
         (response.status().as_u16(), read(response).await)
     }
 

@@ -49,7 +49,7 @@ impl Stage {
         let output = world.operate(&["token", "create", "ann", "--scope", "admin"], b"");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let admin = String::from_utf8(output.stdout).unwrap().lines().last().unwrap().to_owned();
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = crate::support::http();
         let stage = Self { world, agent: Some(agent), admin, http };
         stage.reads_the_ops_repo().await;
         stage
@@ -305,7 +305,7 @@ async fn a_thousand_posts_at_once_give_one_run_and_reasons() {
     let clients = (0..50).map(|_| {
         let url = url.clone();
         tokio::spawn(async move {
-            let client = reqwest::Client::builder().no_proxy().build().unwrap();
+            let client = crate::support::http();
             let mut answers = Vec::new();
             for _ in 0..20 {
                 let begun = std::time::Instant::now();

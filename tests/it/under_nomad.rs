@@ -90,7 +90,7 @@ async fn an_agent_under_nomad_works_without_a_token_and_may_do_nothing_else() {
     agent.run(&world, &["-var", "from_variable=[\"hook_secret\"]", "-var", environment]);
     agent.ready().await;
     let hook = format!("{}/hooks/git", world.agent_address());
-    let unsigned = reqwest::Client::new().post(hook).body("{}").send().await.unwrap();
+    let unsigned = crate::support::http().post(hook).body("{}").send().await.unwrap();
     assert_eq!(unsigned.status(), 401, "the secret is there, so loopback alone does not do");
 
     let script = format!("#!/bin/sh\necho \"read ${secret}\"\n");

@@ -188,7 +188,7 @@ async fn work_submitted_on_loopback_may_be_told_there_and_the_secret_changed() {
         "state_webhook_url": good.url("/hook"),
     });
     let submit = |forwarded: bool| {
-        let request = reqwest::Client::new().post(format!("{}/jobs", world.agent_address()));
+        let request = crate::support::http().post(format!("{}/jobs", world.agent_address()));
         let request = request.bearer_auth(&token).body(body.to_string());
         if forwarded { request.header("X-Forwarded-For", "203.0.113.1") } else { request }
     };
@@ -208,7 +208,7 @@ async fn work_submitted_on_loopback_may_be_told_there_and_the_secret_changed() {
 
     for inner in ["http://169.254.169.254/latest/", "http://10.0.0.1/"] {
         let body = serde_json::json!({ "formula": "f", "state_webhook_url": inner });
-        let request = reqwest::Client::new().post(format!("{}/jobs", world.agent_address()));
+        let request = crate::support::http().post(format!("{}/jobs", world.agent_address()));
         let refused = request.bearer_auth(&token).body(body.to_string()).send().await.unwrap();
         assert_eq!(refused.status().as_u16(), 422, "{inner}");
     }
@@ -226,7 +226,8 @@ async fn work_submitted_on_loopback_may_be_told_there_and_the_secret_changed() {
     }
     failing.wait_for(2, LIMIT).await;
     wait_for("a failure to be counted", LIMIT, async || {
-        let metrics = reqwest::get(format!("{}/metrics", world.agent_address())).await.unwrap();
+        let metrics =
+            crate::support::http().get(format!("{}/metrics", world.agent_address())).send().await.unwrap();
         let metrics = metrics.text().await.unwrap();
         let counted = metrics.contains("consign_webhooks_delivered_total 4")
             && !metrics.contains("consign_webhook_request_failures_total 0");

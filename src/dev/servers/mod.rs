@@ -136,6 +136,7 @@ fn program(name: &'static str, variable: &'static str) -> Result<String, Error> 
 fn local_client() -> Result<reqwest::Client, Error> {
     reqwest::Client::builder()
         .no_proxy()
+        .tls_certs_only(Vec::new())
         .timeout(Duration::from_secs(5))
         .build()
         .map_err(|source| Error::Request { operation: "make an HTTP client", source })

@@ -44,7 +44,7 @@ impl Stage {
             &[("formulas/note.sh", Some("true\n")), ("formulas/nap.sh", Some("sleep 3600\n"))],
         );
         let token = world.token("bench", "admin");
-        Self { world, http: Client::builder().no_proxy().build().unwrap(), token }
+        Self { world, http: crate::support::http(), token }
     }
 
     /// Starts the agent as an operator does, without the log that tests want, and waits until it takes work.

@@ -34,7 +34,7 @@ pub(super) async fn measure(quick: bool) -> Vec<Figure> {
         );
     fs::write(&config, text).unwrap();
     let _agent = stage.agent().await;
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = crate::support::http();
     let url = format!("{}/triggers/bench", stage.world.agent_address());
     let (mut answers, mut acceptances) = (Vec::new(), Vec::new());
     for _ in 0..calls {

@@ -52,7 +52,7 @@ async fn every_request_has_its_answer() {
         }
     }
     assert_eq!(wrong, Vec::<String>::new());
-    let page = reqwest::Client::new()
+    let page = crate::support::http()
         .get(format!("{}/jobs", agent.address))
         .bearer_auth(&token)
         .send()

@@ -147,7 +147,7 @@ impl Callers {
             ],
         );
         let (ann, ben) = (world.token("ann", "read,submit"), world.token("ben", "read,approve"));
-        let http = Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
+        let http = crate::support::http();
         Self { world, http, ann, ben, receiver, secret }
     }
 

@@ -80,7 +80,7 @@ async fn tokens_refused_while_work_goes_on_lose_nothing_and_start_nothing_ungran
     works(&world, "working").await;
 
     let refused = fs::read_to_string(world.path("agent.token")).unwrap();
-    let answer = reqwest::Client::new()
+    let answer = crate::support::http()
         .post(format!("{}/v1/auth/token/revoke", world.servers.vault_address))
         .header("X-Vault-Token", world.servers.vault_token.expose_secret())
         .json(&json!({ "token": refused.trim() }))

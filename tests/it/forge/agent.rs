@@ -71,7 +71,7 @@ impl Reviewed {
             let text = String::from_utf8(made.stdout).unwrap();
             std::fs::write(&token, text.lines().last().unwrap()).unwrap();
         }
-        let answer = reqwest::Client::new()
+        let answer = crate::support::http()
             .get(format!("{}/jobs/{id}", agent.address))
             .bearer_auth(std::fs::read_to_string(&token).unwrap())
             .send()
@@ -83,7 +83,7 @@ impl Reviewed {
 
     pub(super) async fn hook(&self, agent: &Agent) {
         let answer =
-            reqwest::Client::new().post(format!("{}/hooks/git", agent.address)).send().await.unwrap();
+            crate::support::http().post(format!("{}/hooks/git", agent.address)).send().await.unwrap();
         assert_eq!(answer.status(), 202);
     }
 }

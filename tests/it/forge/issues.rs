@@ -152,7 +152,7 @@ impl Stage {
 
 async fn hook(agent: &Agent, secret: Option<&str>) -> u16 {
     let body = "{\"action\": \"label_updated\"}";
-    let mut request = reqwest::Client::new().post(format!("{}/hooks/forge", agent.address)).body(body);
+    let mut request = crate::support::http().post(format!("{}/hooks/forge", agent.address)).body(body);
     if let Some(secret) = secret {
         let mut hmac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
         hmac.update(body.as_bytes());

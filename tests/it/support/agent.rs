@@ -173,7 +173,11 @@ impl World {
 
 /// Whether the agent at `address` takes work.
 pub(crate) async fn is_ready(address: &str) -> Result<(), String> {
-    let response = reqwest::get(format!("{address}/readyz")).await.map_err(|error| error.to_string())?;
+    let response = crate::support::http()
+        .get(format!("{address}/readyz"))
+        .send()
+        .await
+        .map_err(|error| error.to_string())?;
     let status = response.status();
     if status.is_success() { Ok(()) } else { Err(format!("{status}: {:?}", response.text().await)) }
 }
@@ -197,7 +201,14 @@ impl Agent {
 
     /// What `/health` says.
     pub(crate) async fn health(&self) -> Value {
-        let text = reqwest::get(format!("{}/health", self.address)).await.unwrap().text().await.unwrap();
+        let text = crate::support::http()
+            .get(format!("{}/health", self.address))
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap();
         serde_json::from_str(&text).unwrap()
     }
 

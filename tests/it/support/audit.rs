@@ -41,7 +41,7 @@ impl World {
 impl Audit {
     async fn request(&self, method: Method, body: &Value) {
         let request =
-            reqwest::Client::new().request(method, &self.device).header("X-Vault-Token", &self.token);
+            crate::support::http().request(method, &self.device).header("X-Vault-Token", &self.token);
         let answer = request.json(body).send().await.unwrap();
         assert!(answer.status().is_success(), "{answer:?}");
     }

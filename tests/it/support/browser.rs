@@ -58,7 +58,12 @@ impl Browser {
             "goog:chromeOptions": options,
             "goog:loggingPrefs": { "browser": "ALL" },
         });
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_mins(1)).build().unwrap();
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .tls_certs_only(Vec::new())
+            .timeout(Duration::from_mins(1))
+            .build()
+            .unwrap();
         let mut browser = Self { driver, port, session: String::new(), http, _profile: profile };
         let made = browser
             .request(Method::POST, "/session", json!({ "capabilities": { "alwaysMatch": capabilities } }))

@@ -46,7 +46,7 @@ impl Gitea {
         let reserved = Port::reserve().unwrap();
         let port = reserved.number();
         fs::write(folder.path().join("app.ini"), configuration(folder.path(), port)).unwrap();
-        let http = Client::builder().no_proxy().timeout(LIMIT).build().unwrap();
+        let http = crate::support::http();
         let address = format!("http://127.0.0.1:{port}");
         let mut gitea = Self { address, folder, child: None, http, _port: reserved };
         gitea.run(&["migrate"]);

@@ -8,6 +8,7 @@ mod failures;
 mod git;
 mod git_http;
 pub(crate) mod gitea;
+mod http;
 pub(crate) mod images;
 mod nomad_api;
 mod oracles;
@@ -27,6 +28,7 @@ pub(crate) use failures::tell_failures;
 pub(crate) use git::{Git, mirror};
 pub(crate) use git_http::GitHttp;
 pub(crate) use gitea::Gitea;
+pub(crate) use http::http;
 pub(crate) use nomad_api::NomadApi;
 pub(crate) use oracles::{Accepted, Ends};
 #[cfg(feature = "fail-points")]

@@ -17,7 +17,7 @@ pub(crate) struct NomadApi {
 
 impl NomadApi {
     pub(crate) fn new(address: &str, namespace: &str, token: Option<SecretString>) -> Self {
-        let http = Client::builder().no_proxy().timeout(LIMIT).build().unwrap();
+        let http = crate::support::http();
         Self { address: address.to_owned(), namespace: namespace.to_owned(), token, http }
     }
 

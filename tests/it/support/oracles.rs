@@ -222,7 +222,7 @@ impl World {
         }
         let url = format!("{}/v1/identity/entity-alias/id?list=true", self.servers.vault_address);
         let token = self.servers.vault_token.expose_secret();
-        let answer = reqwest::Client::new().get(url).header("X-Vault-Token", token).send().await.unwrap();
+        let answer = crate::support::http().get(url).header("X-Vault-Token", token).send().await.unwrap();
         let aliases: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
         for alias in aliases["data"]["key_info"].as_object().into_iter().flatten() {
             let allocation = alias.1["name"].as_str().unwrap_or_default();

@@ -139,7 +139,7 @@ push_interval = "100ms"
     pub(crate) async fn group_members(&self, group: &str) -> Vec<String> {
         let url = format!("{}/v1/identity/group/name/{group}", self.servers.vault_address);
         let token = self.servers.vault_token.expose_secret();
-        let answer = reqwest::Client::new().get(url).header("X-Vault-Token", token).send().await.unwrap();
+        let answer = crate::support::http().get(url).header("X-Vault-Token", token).send().await.unwrap();
         let group: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
         let members = group["data"]["member_entity_ids"].as_array().cloned().unwrap_or_default();
         members.iter().map(|id| id.as_str().unwrap().to_owned()).collect()

@@ -143,7 +143,7 @@ pub(super) async fn nobody_else_logs_in_as_the_agent(world: &World, agent: &Agen
     let login = |role: String| {
         let url = format!("{}/v1/auth/jwt-nomad/login", world.servers.vault_address);
         let body = json!({ "jwt": identity.trim(), "role": role });
-        async move { reqwest::Client::new().put(url).json(&body).send().await.unwrap() }
+        async move { crate::support::http().put(url).json(&body).send().await.unwrap() }
     };
     let answer = login(agent.vault_role.clone()).await;
     let status = answer.status();
@@ -153,7 +153,7 @@ pub(super) async fn nobody_else_logs_in_as_the_agent(world: &World, agent: &Agen
     // The agent's own token has the two Vault policies and not Vault's default one.
     let token = fs::read_to_string(agent.secret_file("vault_token").await).unwrap();
     let url = format!("{}/v1/auth/token/lookup-self", world.servers.vault_address);
-    let facts = reqwest::Client::new().get(url).header("X-Vault-Token", token.trim()).send().await.unwrap();
+    let facts = crate::support::http().get(url).header("X-Vault-Token", token.trim()).send().await.unwrap();
     let facts: Value = serde_json::from_str(&facts.text().await.unwrap()).unwrap();
     let expected = json!([format!("{}-agent", world.gate()), format!("{}-task", world.gate())]);
     assert_eq!(facts["data"]["policies"], expected, "{facts}");

@@ -27,7 +27,7 @@ struct Behind {
 impl Proxy {
     pub(super) async fn start(nomad: &str) -> Self {
         let refused = Arc::<Mutex<Vec<String>>>::default();
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = crate::support::http();
         let behind = Behind { nomad: nomad.to_owned(), http, refused: Arc::clone(&refused) };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
