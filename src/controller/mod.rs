@@ -24,6 +24,7 @@ pub mod recover;
 mod scan;
 pub mod statuses;
 pub mod step;
+pub mod stopwatch;
 pub mod submit;
 pub mod sweep;
 pub mod watch;

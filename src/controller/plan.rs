@@ -7,6 +7,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::stopwatch::Elapsed;
 use crate::{
     duration::Span,
     lifecycle::{Attempt, Cancellation, Job, Stage},
@@ -17,7 +18,7 @@ use crate::{
 
 /// How much longer than its timeout a task may run before the agent stops it. The wrapper in the base
 /// job ends it first, and needs up to 5 s to do so.
-const TIMEOUT_GRACE: SignedDuration = SignedDuration::from_secs(30);
+const TIMEOUT_GRACE: Duration = Duration::from_secs(30);
 /// How much longer each further attempt waits, where the one before may have run.
 const RETRY_PAUSE: SignedDuration = SignedDuration::from_secs(5);
 /// How long after a dispatch the child is looked for, where no allocation was heard of.
@@ -149,6 +150,8 @@ impl Seen {
 pub struct Context {
     /// The present time.
     pub now: Timestamp,
+    /// How long its last attempt has lasted, which the clock does not tell once it was set.
+    pub elapsed: Elapsed,
     /// How long a job may wait for a node.
     pub placement: Duration,
     /// How long a job may wait for its approval; zero is for ever.
@@ -247,7 +250,7 @@ fn launched(job: &Job, attempt: &Attempt, seen: &Seen, context: Context) -> Next
         None => attempt.dispatched_at.unwrap_or(context.now) + FIRST_LOOK,
     };
     if attempt.stopped.is_none()
-        && let Some(reason) = must_stop(job, attempt, chosen, seen, context)
+        && let Some(reason) = must_stop(job, chosen, seen, context)
     {
         return Next::Do(Step::Stop(reason));
     }
@@ -277,7 +280,8 @@ fn launched(job: &Job, attempt: &Attempt, seen: &Seen, context: Context) -> Next
     // A task that runs is heard of through the event stream and the scan; whatever has no allocation
     // to be heard of, or was stopped, is looked at.
     if chosen.is_some() && attempt.stopped.is_none() {
-        return Next::Wait(deadline(job, attempt));
+        let left = context.elapsed.started.map(|ran| stopped_after(job).saturating_sub(ran));
+        return Next::Wait(left.and_then(|left| context.now.checked_add(left).ok()));
     }
     let at = look();
     // A time further ahead was made by a clock that has been set back since.
@@ -329,22 +333,16 @@ fn gone(job: &Job, attempt: &Attempt) -> Step {
     })
 }
 
-fn deadline(job: &Job, attempt: &Attempt) -> Option<Timestamp> {
-    let timeout = SignedDuration::try_from(job.work.timeout()).ok()?;
-    attempt.started_at?.checked_add(timeout).ok()?.checked_add(TIMEOUT_GRACE).ok()
+/// How long its task may run until the agent stops it.
+fn stopped_after(job: &Job) -> Duration {
+    job.work.timeout().saturating_add(TIMEOUT_GRACE)
 }
 
-fn must_stop(
-    job: &Job,
-    attempt: &Attempt,
-    chosen: Option<&Allocation>,
-    seen: &Seen,
-    context: Context,
-) -> Option<Cancellation> {
+fn must_stop(job: &Job, chosen: Option<&Allocation>, seen: &Seen, context: Context) -> Option<Cancellation> {
     if let Some(cancellation) = &job.cancelled {
         return Some(cancellation.clone());
     }
-    if deadline(job, attempt).is_some_and(|deadline| deadline <= context.now) {
+    if context.elapsed.started.is_some_and(|ran| ran >= stopped_after(job)) {
         let seconds = job.work.timeout().as_secs();
         return Some(Cancellation {
             cause: Cause::Timeout,
@@ -353,11 +351,9 @@ fn must_stop(
             ),
         });
     }
-    let waited_since = attempt.dispatched_at?;
-    let placement = SignedDuration::try_from(context.placement).ok()?;
     if chosen.is_none()
         && seen.looked_at.is_some()
-        && waited_since.checked_add(placement).ok()? <= context.now
+        && context.elapsed.dispatched.is_some_and(|waited| waited >= context.placement)
     {
         let reasons = if seen.placement.is_empty() { "Nomad gives no reason" } else { &seen.placement };
         let seconds = context.placement.as_secs();
@@ -386,7 +382,9 @@ mod tests {
     }
 
     fn context(second: i64) -> Context {
-        Context { now: at(second), placement: Duration::from_mins(15), expires: Duration::ZERO }
+        let since = u64::try_from(second).ok().map(Duration::from_secs);
+        let elapsed = Elapsed { dispatched: since, started: since };
+        Context { now: at(second), elapsed, placement: Duration::from_mins(15), expires: Duration::ZERO }
     }
 
     /// A job after the first `count` events of the plain path, all at second 0.
@@ -467,7 +465,8 @@ mod tests {
         let state = TaskState { started_at: Some(at(1)), ..TaskState::default() };
         running.task_states.insert("runner".to_owned(), state);
         let only_second_runs = seen(vec![allocation("one", "pending", 5), running]);
-        assert_eq!(next(&job(4), &only_second_runs, context(0)), Next::Wait(None));
+        let unstarted = Context { elapsed: Elapsed::default(), ..context(0) };
+        assert_eq!(next(&job(4), &only_second_runs, unstarted), Next::Wait(None));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Servers, networks and disks that misbehave: each action still starts once and has one result.
 
+mod clock;
 mod disk;
 mod leader;
 mod network;

@@ -20,7 +20,10 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
@@ -37,6 +40,7 @@ use super::{
     plan::{self, Context, Judgement, Next, Rights, Seen, Step},
     scan::{self, Scan},
     step::{self, Performed, Rooms},
+    stopwatch::Stopwatch,
 };
 use crate::{
     fail_point,
@@ -119,6 +123,7 @@ struct Slot {
     /// The time before which no step is tried again.
     held_until: Option<Timestamp>,
     pause: Pause,
+    stopwatch: Stopwatch,
 }
 
 /// The driver.
@@ -343,6 +348,7 @@ impl Driver {
             lined_up: false,
             held_until: None,
             pause: Pause::new(Duration::from_millis(200), Duration::from_secs(10)),
+            stopwatch: Stopwatch::default(),
             job,
         };
         let job_id = slot.job.job_id;
@@ -387,7 +393,8 @@ impl Driver {
             slot.held_until = None;
         }
         let Rules { placement, expires, .. } = self.rules;
-        let context = Context { now, placement, expires };
+        let elapsed = slot.stopwatch.look(&slot.job, now, Instant::now());
+        let context = Context { now, elapsed, placement, expires };
         match plan::next(&slot.job, &slot.seen, context) {
             Next::Do(step) => {
                 self.queue.remove(job_id);

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use consign::{
     action,
-    controller::plan::{self, Context, Seen},
+    controller::{
+        plan::{self, Context, Seen},
+        stopwatch::Elapsed,
+    },
     formula::Body,
     ids::{ActionId, DispatchId, Revision},
     lifecycle::{Cancellation, Ending, Event, Job, Origin, Stage, Work},
@@ -153,5 +156,6 @@ fn seen(input: &mut Unstructured<'_>, job: &Job, now: Timestamp) -> Result<Seen>
 
 fn context(input: &mut Unstructured<'_>, now: Timestamp) -> Result<Context> {
     let mut span = || Ok(Duration::from_secs(input.arbitrary()?));
-    Ok(Context { now, placement: span()?, expires: span()? })
+    let elapsed = Elapsed { dispatched: Some(span()?), started: Some(span()?) };
+    Ok(Context { now, elapsed, placement: span()?, expires: span()? })
 }

@@ -76,6 +76,7 @@ async fn of(stage: &Stage, layout: Layout, added: std::ops::Range<usize>) -> Vec
     look_every(SOON, "the agent to be ready", LIMIT, async || is_ready(&agent.address).await).await;
     let restart = begun.elapsed();
     assert!(agent.terminate().await.success());
+    let bare_new = fetched(stage, layout, size);
 
     let (suffix, place) = match layout {
         Layout::Dated => ("", "dated folders"),
@@ -93,7 +94,8 @@ async fn of(stage: &Stage, layout: Layout, added: std::ops::Range<usize>) -> Vec
             key("new_action", "_ms"),
             format!("a new action {over}"),
             milliseconds(middle_and_most(new).0),
-        ),
+        )
+        .beside(format_args!("{} ms for git's fetch and diff-tree alone", number(milliseconds(bare_new)))),
         Figure::new(key("cold_start", "_s"), format!("the first start {over}"), cold.as_secs_f64()),
         Figure::new(key("restart", "_ms"), format!("a later start {over}"), milliseconds(restart)),
     ]
@@ -130,6 +132,29 @@ async fn idle(stage: &Stage) -> (Duration, Duration) {
     }
     let (later_sum, later_count) = looks().await;
     (Duration::from_secs_f64((later_sum - sum) / (later_count - count)), bare.iter().sum::<Duration>() / 50)
+}
+
+/// How long git alone takes to fetch a new action into the agent's mirror and to name it; the agent does not run.
+fn fetched(stage: &Stage, layout: Layout, size: usize) -> Duration {
+    let store = stage.world.path("store/mirror.git");
+    let git = |arguments: &[&str]| {
+        let mut command = Command::new("git");
+        command.env("GIT_CONFIG_GLOBAL", store.join("gitconfig")).stdout(Stdio::null()).arg("--git-dir");
+        assert!(command.arg(store.join("repository.git")).args(arguments).status().unwrap().success());
+    };
+    let remote = stage.world.ops.bare.to_str().unwrap();
+    git(&["fetch", "--quiet", remote, "+refs/heads/main:refs/heads/after"]);
+    let mut times = Vec::new();
+    for number in 0..5 {
+        let id = format!("bare-{size}-{number}");
+        import(&stage.world.ops.bare, &[(path(layout, size, &id), action(&id, "note", WAITS))]);
+        git(&["update-ref", "refs/heads/before", "refs/heads/after"]);
+        let begun = Instant::now();
+        git(&["fetch", "--quiet", "--no-write-fetch-head", remote, "+refs/heads/main:refs/heads/after"]);
+        git(&["diff-tree", "-r", "refs/heads/before", "refs/heads/after"]);
+        times.push(begun.elapsed());
+    }
+    middle_and_most(times).0
 }
 
 /// Waits until the agent has a job of this action.

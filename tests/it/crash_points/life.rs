@@ -1,6 +1,7 @@
 //! One world whose agent is killed and started again, and the work that comes in meanwhile.
 
 use std::{
+    cell::Cell,
     collections::BTreeSet,
     fs,
     os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
@@ -45,6 +46,8 @@ struct Callers {
     ben: String,
     receiver: Receiver,
     secret: String,
+    /// How many shapes of their own jobs were given.
+    shapes: Cell<u64>,
 }
 
 /// Work that was accepted: its name, how it must end, and the kill that it came in for, where that is known.
@@ -148,7 +151,7 @@ impl Callers {
         );
         let (ann, ben) = (world.token("ann", "read,submit"), world.token("ben", "read,approve"));
         let http = crate::support::http();
-        Self { world, http, ann, ben, receiver, secret }
+        Self { world, http, ann, ben, receiver, secret, shapes: Cell::new(0) }
     }
 
     /// Has a store lost that had two jobs running: its agent dies when their secrets are theirs.
@@ -195,8 +198,8 @@ impl Callers {
         let name = format!("k{}-{piece}", plan.number);
         match plan.kind(piece) {
             Kind::Commit => {
-                let shaped = plan.change == "variant registered";
-                self.commit(&name, shaped.then_some(100 + plan.number * 10 + piece));
+                let cpu = (plan.change == "variant registered").then(|| self.new_cpu());
+                self.commit(&name, cpu);
                 let names = [name.clone(), format!("{name}-after")];
                 names.map(|name| (name, SUCCEEDED, Some(plan.number))).to_vec()
             }
@@ -223,6 +226,12 @@ impl Callers {
                 Vec::new()
             }
         }
+    }
+
+    /// What no job of this world has asked for yet, in MHz: little, because worlds share a node.
+    fn new_cpu(&self) -> u64 {
+        self.shapes.set(self.shapes.get() + 1);
+        20 + self.shapes.get()
     }
 
     /// Commits two actions, the second of which waits for the first; of a shape of their own where `cpu` says so.
