@@ -7,10 +7,9 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
-use tokio::time::Instant;
 
 use super::{
-    Error, OpsRepo, Published, ResultEntry, Tips,
+    Error, OpsRepo, Published, ResultEntry,
     git::{Ended, Invocation, TRANSFER_LIMIT},
     mirror::BRANCH,
     tips::RESULTS,
@@ -23,27 +22,19 @@ use crate::{
 
 /// How often a push is tried while others move the branch.
 const TRIES: u32 = 10;
-/// How long it counts whose the remote said that the ops repo is, where the turn has to be waited for.
-const ANSWER_HOLDS: Duration = Duration::from_secs(1);
 
 impl OpsRepo {
     /// Commits the files and pushes the commit. Files that the branch already holds with the same
     /// content are left out; [`Error::Moved`] and outages lose nothing: call again with the same files. Whose claim does
     /// not stand any more writes nothing: a successor answers for its work.
     pub async fn publish(&self, files: &[ResultEntry], subject: &str) -> Result<Published, Error> {
-        // The question needs no turn: whoever looks meanwhile is not held up by a slow remote.
-        let asked = Instant::now();
-        let mut tips = self.own_tips().await?;
         let _guard = self.mirror.exclusive().await;
-        if asked.elapsed() > ANSWER_HOLDS {
-            tips = self.own_tips().await?;
-        }
         let (branch, mirrored) = match self.separate_results() {
             Some(name) => (name, RESULTS),
             None => (self.settings.branch.as_str(), BRANCH),
         };
         let (mut files, mut refused) = self.sort_out(files);
-        let mut base = self.brought(mirrored, &tips).await?;
+        let mut base = self.look(mirrored).await?;
         let mut attempt = 0;
         while attempt < TRIES {
             if base.is_none() && mirrored == BRANCH {
@@ -96,7 +87,7 @@ impl OpsRepo {
             }
             attempt += 1;
             tokio::time::sleep(delay(attempt)).await;
-            base = self.brought(mirrored, &self.own_tips().await?).await?;
+            base = self.look(mirrored).await?;
         }
         Err(Error::Moved { branch: branch.to_owned(), tries: TRIES })
     }
@@ -122,21 +113,16 @@ impl OpsRepo {
         Ok(Revision::parse(String::from_utf8_lossy(&ended.stdout).trim()).ok())
     }
 
-    /// Where the remote's references stand, if the claim does.
-    async fn own_tips(&self) -> Result<Tips, Error> {
+    /// Asks the remote, fetches what is new, and says where a reference of the mirror stands now.
+    async fn look(&self, name: &str) -> Result<Option<Revision>, Error> {
         let tips = self.tips().await?;
         self.is_ours(&tips)?;
-        Ok(tips)
-    }
-
-    /// Fetches what is new, and says where a reference of the mirror stands now.
-    async fn brought(&self, name: &str, tips: &Tips) -> Result<Option<Revision>, Error> {
         let there = if name == RESULTS { &tips.results } else { &tips.branch };
         let here = self.mirrored(name).await?;
         if here == *there {
             return Ok(here);
         }
-        self.fetch_in_turn(tips).await?;
+        self.fetch_in_turn(&tips).await?;
         self.mirrored(name).await
     }
 
