@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How many jobs there are, unless `CONSIGN_TEST_JOBS` says otherwise.
-const JOBS: usize = 500;
+const JOBS: usize = 300;
 const KILLS: usize = 10;
 /// How many jobs the raw API is measured with, where that was asked for.
 const FLOOR: usize = 1000;
