@@ -71,7 +71,7 @@ pub(crate) async fn each_once(world: &World, ids: &[&str]) {
 }
 
 async fn status(agent: &Agent, path: &str) -> u16 {
-    crate::support::http().get(format!("{}{path}", agent.address)).send().await.unwrap().status().as_u16()
+    agent.get(path).await.status().as_u16()
 }
 
 async fn answers(agent: &Agent) {

@@ -53,14 +53,7 @@ async fn a_paused_agent_launches_nothing_until_it_is_resumed_also_after_a_crash(
     }
     let health = agent.health().await;
     assert_eq!((&health["degraded"], &health["paused"]["by"]), (&false.into(), &"ann".into()), "{health}");
-    let metrics = crate::support::http()
-        .get(format!("{}/metrics", agent.address))
-        .send()
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
+    let metrics = agent.get("/metrics").await.text().await.unwrap();
     assert!(metrics.contains("consign_paused 1"), "{metrics}");
 
     agent.kill();

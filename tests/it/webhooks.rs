@@ -176,7 +176,7 @@ async fn work_submitted_on_loopback_may_be_told_there_and_the_secret_changed() {
     let secret = world.path("webhook.secret");
     std::fs::write(&secret, SECRET).unwrap();
     world.bootstrap(&format!("[webhooks]\nsecret_file = \"{}\"\n", secret.display()));
-    let _agent = world.agent().await;
+    let agent = world.agent().await;
     let formula = format!("while [ ! -e {} ]; do sleep 0.1; done\n", world.path("go").display());
     world.ops.commit("a formula", &[("formulas/f.sh", Some(&formula))]);
     let (good, failing) = (Receiver::start(Behaviour::Take).await, Receiver::start(Behaviour::Fail).await);
@@ -226,9 +226,7 @@ async fn work_submitted_on_loopback_may_be_told_there_and_the_secret_changed() {
     }
     failing.wait_for(2, LIMIT).await;
     wait_for("a failure to be counted", LIMIT, async || {
-        let metrics =
-            crate::support::http().get(format!("{}/metrics", world.agent_address())).send().await.unwrap();
-        let metrics = metrics.text().await.unwrap();
+        let metrics = agent.get("/metrics").await.text().await.unwrap();
         let counted = metrics.contains("consign_webhooks_delivered_total 4")
             && !metrics.contains("consign_webhook_request_failures_total 0");
         if counted { Ok(()) } else { Err(metrics) }

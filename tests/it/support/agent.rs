@@ -11,7 +11,7 @@ use std::{
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 
-use super::{LIMIT, World, wait_for};
+use super::{LIMIT, World, http, wait_for};
 
 /// Held while Vault is set up: two operators at one auth method get in each other's way.
 static OPERATOR: Mutex<()> = Mutex::new(());
@@ -173,11 +173,7 @@ impl World {
 
 /// Whether the agent at `address` takes work.
 pub(crate) async fn is_ready(address: &str) -> Result<(), String> {
-    let response = crate::support::http()
-        .get(format!("{address}/readyz"))
-        .send()
-        .await
-        .map_err(|error| error.to_string())?;
+    let response = http().get(format!("{address}/readyz")).send().await.map_err(|error| error.to_string())?;
     let status = response.status();
     if status.is_success() { Ok(()) } else { Err(format!("{status}: {:?}", response.text().await)) }
 }
@@ -199,17 +195,14 @@ impl Agent {
         .await;
     }
 
+    /// Its answer to whoever shows no token.
+    pub(crate) async fn get(&self, path: &str) -> reqwest::Response {
+        http().get(format!("{}{path}", self.address)).send().await.unwrap()
+    }
+
     /// What `/health` says.
     pub(crate) async fn health(&self) -> Value {
-        let text = crate::support::http()
-            .get(format!("{}/health", self.address))
-            .send()
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap();
-        serde_json::from_str(&text).unwrap()
+        serde_json::from_str(&self.get("/health").await.text().await.unwrap()).unwrap()
     }
 
     /// Waits until `/health` names a trouble with `text` in it.
