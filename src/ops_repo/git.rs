@@ -39,7 +39,7 @@ pub(super) const LOOK_LIMIT: Duration = Duration::from_secs(30);
 pub(super) const TRANSFER_LIMIT: Duration = Duration::from_mins(15);
 
 /// How long git has to end by itself once its time is up.
-const GRACE: Duration = Duration::from_secs(3);
+pub(super) const GRACE: Duration = Duration::from_secs(3);
 /// The most of git's standard error that is kept, in bytes.
 const STDERR_LIMIT: u64 = 16 * 1024;
 
@@ -103,8 +103,8 @@ pub enum Place {
 /// How a run of git ended.
 #[derive(Debug)]
 pub(super) struct Ended {
-    operation: &'static str,
-    place: Place,
+    pub(super) operation: &'static str,
+    pub(super) place: Place,
     pub(super) code: Option<i32>,
     pub(super) stdout: Vec<u8>,
     /// Trimmed and without credentials.
@@ -211,9 +211,7 @@ impl Git {
     pub(super) async fn run(&self, invocation: Invocation) -> Result<Ended, Error> {
         let Invocation { operation, input, limit, place, .. } = &invocation;
         let (operation, limit, place) = (*operation, *limit, *place);
-        let child = self.command(&invocation).spawn();
-        let mut child = child.map_err(|source| Error::Spawn { program: invocation.program, source })?;
-        let group = Group::of(&child);
+        let (mut child, mut group) = self.start(&invocation)?;
         let exchanged = timeout(limit, exchange(&mut child, input.as_deref())).await;
         match exchanged {
             Ok(Ok((code, stdout, stderr))) => {
@@ -236,6 +234,14 @@ impl Git {
                 Err(Error::TimedOut { operation, limit })
             }
         }
+    }
+
+    /// Starts git, with pipes to what it reads and prints; its time limit is the caller's to keep.
+    pub(super) fn start(&self, invocation: &Invocation) -> Result<(Child, Group), Error> {
+        let child = self.command(invocation).spawn();
+        let child = child.map_err(|source| Error::Spawn { program: invocation.program, source })?;
+        let group = Group::of(&child);
+        Ok((child, group))
     }
 
     /// The process with its whole environment.
@@ -307,7 +313,7 @@ async fn read(pipe: Option<impl AsyncRead + Unpin>, limit: u64) -> io::Result<Ve
 }
 
 /// The process group of a running git: asked to end where whoever waited for it is gone.
-struct Group(Option<Pid>);
+pub(super) struct Group(Option<Pid>);
 
 impl Group {
     fn of(child: &Child) -> Self {
@@ -315,7 +321,7 @@ impl Group {
     }
 
     /// Git has ended and been waited for: its number may belong to another process by now.
-    fn ended(mut self) {
+    pub(super) fn ended(&mut self) {
         self.0 = None;
     }
 

@@ -14,11 +14,10 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::{
     Error, ErrorKind, RemoteUrl,
     git::{Git, Invocation, LOOK_LIMIT, MINIMUM_VERSION, TRANSFER_LIMIT, parse_version},
+    reader::Reader,
 };
 use crate::ids::Revision;
 
-/// Below it stands what follows the remote.
-const FOLLOWED: &str = "refs/mirror/";
 /// Where the remote's branch stands in the mirror.
 pub(super) const BRANCH: &str = "refs/mirror/branch";
 /// Keeps the last processed revision.
@@ -67,6 +66,8 @@ const CONFIGURATION: &str = "\
 pub struct Mirror {
     pub(super) remote: RemoteUrl,
     pub(super) git: Git,
+    /// Reads what is in it.
+    pub(super) reader: Reader,
     /// Held by whoever changes it.
     writer: Mutex<()>,
 }
@@ -104,7 +105,7 @@ impl Mirror {
         if parse_version(&version).is_none_or(|found| found < MINIMUM_VERSION) {
             return Err(Error::OldGit { found: version.trim().to_owned() });
         }
-        let mirror = Self { remote, git, writer: Mutex::new(()) };
+        let mirror = Self { remote, reader: Reader::new(&git), git, writer: Mutex::new(()) };
         let guard = mirror.exclusive().await;
         if !mirror.is_sound().await? {
             mirror.make_anew("sha1").await?;
@@ -144,14 +145,6 @@ impl Mirror {
         let mut arguments = vec!["ls-remote", "--refs", "--", self.remote.address()];
         arguments.extend(names);
         let text = self.git.text(Invocation::new(operation, arguments).remote(LOOK_LIMIT)).await?;
-        references(&text).ok_or(Error::Answer { operation })
-    }
-
-    /// Where the references that follow the remote stand in the mirror.
-    pub(super) async fn followed(&self) -> Result<BTreeMap<String, Revision>, Error> {
-        let operation = "look at the mirror";
-        let arguments = ["for-each-ref", "--format=%(objectname)%09%(refname)", FOLLOWED];
-        let text = self.git.text(Invocation::new(operation, arguments)).await?;
         references(&text).ok_or(Error::Answer { operation })
     }
 
@@ -228,7 +221,9 @@ impl Mirror {
         let _guard = self.exclusive().await;
         let arguments = ["gc", "--quiet", "--prune=2.weeks.ago"];
         let invocation = Invocation::new("collect garbage in the mirror", arguments).limit(TRANSFER_LIMIT);
-        self.git.output(invocation).await.map(drop)
+        let collected = self.git.output(invocation).await.map(drop);
+        self.reader.forget().await;
+        collected
     }
 
     /// Waits for the writer's turn. Lock files met then belong to a git that was killed.
@@ -264,7 +259,10 @@ impl Mirror {
         let format_option = format!("--object-format={format}");
         let arguments = ["init", "--quiet", "--bare", "--template=", &format_option];
         self.git.output(Invocation::new("make the mirror", arguments)).await?;
-        self.write_repository_configuration(format)
+        self.write_repository_configuration(format)?;
+        // Not before: what is asked meanwhile may start one in the old repository.
+        self.reader.forget().await;
+        Ok(())
     }
 
     /// Gives the repository the configuration that it was made with, whatever was written there since.

@@ -3,7 +3,8 @@
 //! This is the only room that touches git. It runs the `git` program hermetically (`git`), on a
 //! bare repository in a private folder (`mirror`) that holds nothing which the remote and the store
 //! do not hold as well: a damaged mirror is thrown away and made anew. Only objects are read
-//! (`objects`): there is no work tree, so no hook, filter or symbolic link of the repo ever acts here.
+//! (`objects`, mostly by asking one git that stays for a while, `reader`): there is no work tree, so no hook,
+//! filter or symbolic link of the repo ever acts here.
 //! Hooks of a remote on the same machine do not run for pushes from here either.
 //!
 //! Where approvals need evidence, `history` tells which commits gave a file its content, and `signature` what
@@ -29,6 +30,7 @@ mod mirror;
 mod objects;
 mod owner;
 mod publish;
+mod reader;
 mod remote;
 mod signature;
 #[cfg(test)]
@@ -42,7 +44,7 @@ pub use error::{ClaimError, Error, ErrorKind};
 pub use git::Place;
 pub use mirror::Mirror;
 #[doc(hidden)]
-pub use objects::{parse_changes, parse_tree};
+pub use objects::{TreeLine, parse_changes, parse_snapshot, parse_tree};
 pub use remote::RemoteUrl;
 pub use signature::Keys;
 

@@ -106,24 +106,18 @@ impl OpsRepo {
         (good, refused)
     }
 
-    /// Where a reference of the mirror stands.
-    async fn mirrored(&self, name: &str) -> Result<Option<Revision>, Error> {
-        let arguments = ["rev-parse", "--verify", "--quiet", name];
-        let ended = self.mirror.git.run(Invocation::new("look up the branch", arguments)).await?;
-        Ok(Revision::parse(String::from_utf8_lossy(&ended.stdout).trim()).ok())
-    }
-
     /// Asks the remote, fetches what is new, and says where a reference of the mirror stands now.
     async fn look(&self, name: &str) -> Result<Option<Revision>, Error> {
         let tips = self.tips().await?;
         self.is_ours(&tips)?;
         let there = if name == RESULTS { &tips.results } else { &tips.branch };
-        let here = self.mirrored(name).await?;
+        let [here] = self.mirror.references([name]).await?;
         if here == *there {
             return Ok(here);
         }
         self.fetch_in_turn(&tips).await?;
-        self.mirrored(name).await
+        let [here] = self.mirror.references([name]).await?;
+        Ok(here)
     }
 
     /// Makes the commit in the mirror, from the tree of `base`.

@@ -39,7 +39,7 @@ impl Bench {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    fn commit(&self, files: &[(&str, &str)]) -> Revision {
+    pub(super) fn commit(&self, files: &[(&str, &str)]) -> Revision {
         for (path, text) in files {
             let path = self.path().join("work").join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -272,8 +272,11 @@ async fn what_a_damaged_mirror_cannot_read_is_no_answer_and_mends() {
     update(&repo).await;
     let blob = repo.snapshot(&tip).await.unwrap().remove(0).content.blob;
     for damage in [&[][..], &[0x40; 64]] {
+        let repo = bench.open().await;
         assert_eq!(repo.read_blobs(std::slice::from_ref(&blob), 99).await.unwrap().len(), 1);
         overwrite(&bench.path().join("mirror/repository.git/objects"), damage);
+        // One that has read it already knows it still.
+        let repo = bench.open().await;
         let error = repo.read_blobs(std::slice::from_ref(&blob), 99).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
         assert!(repo.is_damaged());

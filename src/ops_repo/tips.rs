@@ -62,9 +62,21 @@ impl OpsRepo {
     /// Brings the references that `known` has up to date without a question where they stand, and says where they
     /// stand then. It fails where one of them is gone, and does not see a results branch that is new.
     pub async fn refresh(&self, known: &Tips) -> Result<Tips, Error> {
-        self.fetch(known).await?;
-        let mut seen = self.mirror.followed().await?;
-        Ok(Tips { branch: seen.remove(BRANCH), owner: seen.remove(OWNER), results: seen.remove(RESULTS) })
+        let (branch, results) = self.sources();
+        let there: Vec<Followed<'_>> = followed(known, &branch, results.as_deref())
+            .into_iter()
+            .filter(|one| one.tip.is_some())
+            .collect();
+        let ((), fetched) = tokio::join!(self.mirror.reader.prepare(), self.mirror.fetch(&there));
+        fetched?;
+        let [branch, owner, results] = self.mirror.references([BRANCH, OWNER, RESULTS]).await?;
+        // What was not asked for may stand in the mirror from an earlier day.
+        let asked = |there: Option<Revision>, known: &Option<Revision>| there.filter(|_| known.is_some());
+        Ok(Tips {
+            branch: asked(branch, &known.branch),
+            owner: asked(owner, &known.owner),
+            results: asked(results, &known.results),
+        })
     }
 
     /// As [`Self::fetch`], for a caller that holds the writer's turn.

@@ -10,7 +10,7 @@ use consign::{
         name,
     },
     ids::{ActionId, BotName, DispatchId, FormulaName, InvalidName, JobId, Revision, SecretName},
-    ops_repo::{parse_changes, parse_tree},
+    ops_repo::{parse_changes, parse_snapshot, parse_tree},
     validation::tree::kind_of,
 };
 
@@ -90,8 +90,13 @@ fn artifacts(text: &str) {
 
 /// What git lists is understood or refused whole.
 fn listed(bytes: &[u8]) {
-    if let Some(entries) = parse_tree(bytes) {
+    if let Some(entries) = parse_snapshot(bytes) {
         assert!(entries.iter().all(|entry| !entry.path.contains('\0')));
+    }
+    for id_length in [20, 32] {
+        if let Some(lines) = parse_tree(bytes, id_length) {
+            assert!(lines.iter().all(|line| line.id.len() == id_length && !line.name.contains(&0)));
+        }
     }
     if let Some(changes) = parse_changes(bytes) {
         assert!(changes.iter().all(|change| !change.path.is_empty() && !change.path.contains('\0')));
