@@ -10,6 +10,8 @@ use crate::{ids::JobId, lifecycle::Job, webhook::Body};
 
 /// How many changes of phases are kept. Each takes about half a KiB.
 pub const EVENTS_KEPT: i64 = 10_000;
+/// How many entries of the journal are kept. Each takes about 50 bytes.
+const ENTRIES_KEPT: i64 = 100_000;
 /// With how many jobs that are put on record the oldest changes go: together, because each by itself would touch pages
 /// that nothing else does.
 pub(super) const GO_TOGETHER: usize = 64;
@@ -62,7 +64,7 @@ impl Store {
         Ok(rows.iter().map(|row| Event { sequence: row.get(0), body: row.get(1) }).collect())
     }
 
-    /// Has the oldest changes let go when `jobs` more are put on record, if it is time.
+    /// Has the oldest changes and entries of the journal let go when `jobs` more are put on record, if it is time.
     pub(super) fn push_pruning(&self, query: &mut QueryBuilder<Sqlite>, jobs: usize) {
         let before = self.written.fetch_add(jobs, Ordering::Relaxed);
         if before / GO_TOGETHER == before.wrapping_add(jobs) / GO_TOGETHER {
@@ -70,6 +72,8 @@ impl Store {
         }
         query.push("DELETE FROM events WHERE sequence <= (SELECT seq - ").push_bind(EVENTS_KEPT);
         query.push(" FROM sqlite_sequence WHERE name = 'events'); ");
+        query.push("DELETE FROM journal WHERE sequence <= (SELECT MAX(sequence) - ").push_bind(ENTRIES_KEPT);
+        query.push(" FROM journal); ");
     }
 }
 

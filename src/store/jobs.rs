@@ -46,7 +46,8 @@ impl Store {
     /// Every job that has not ended.
     pub async fn live(&self) -> Result<Vec<Job>, Error> {
         let rows = sqlx::query(
-            "SELECT job_id, record FROM jobs WHERE stage <> 'ended' ORDER BY submitted_at, job_id",
+            "SELECT job_id, record FROM jobs WHERE phase IN ('waiting', 'queued', 'loading', 'working')
+             ORDER BY submitted_at, job_id",
         )
         .fetch_all(&self.pool)
         .await
@@ -58,7 +59,8 @@ impl Store {
     pub async fn holding(&self) -> Result<Vec<Job>, Error> {
         let rows = sqlx::query(
             "SELECT job_id, record FROM jobs
-             WHERE stage <> 'ended' AND stage IN ('admitted', 'granted', 'working', 'concluded')",
+             WHERE phase IN ('queued', 'loading', 'working')
+             AND stage IN ('admitted', 'granted', 'working', 'concluded')",
         )
         .fetch_all(&self.pool)
         .await

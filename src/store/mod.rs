@@ -183,7 +183,9 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .pragma("wal_autocheckpoint", LOG_PAGES);
+            .pragma("wal_autocheckpoint", LOG_PAGES)
+            // What a statement changes is kept until it is done, so that it can be undone alone: not in a file.
+            .pragma("temp_store", "memory");
         let pool = SqlitePoolOptions::new()
             .max_connections(1)
             // A file needs no sign of life from its other end.

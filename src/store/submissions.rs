@@ -109,7 +109,7 @@ impl Store {
         Ok(rows.iter().filter_map(|row| row.get::<String, _>(0).parse().ok()).collect())
     }
 
-    /// Forgets a submitted job that ended before `end`, with its journal and its key, unless its result is still
+    /// Forgets a submitted job that ended before `end`, with its key, unless its result is still
     /// to be pushed, or its outcome to be told on an issue; says whether it did.
     ///
     /// Its children and admissions stay known, so that nothing of it is taken for somebody else's and no
@@ -133,7 +133,6 @@ impl Store {
         }
         for query in [
             "DELETE FROM idempotency_keys WHERE job_id = $1",
-            "DELETE FROM journal WHERE job_id = $1",
             "DELETE FROM results WHERE job_id = $1",
             "DELETE FROM jobs WHERE job_id = $1",
         ] {
