@@ -121,7 +121,9 @@ impl Bench {
             "DELETE FROM admissions",
             "DELETE FROM results",
             "DELETE FROM durations",
-            "DELETE FROM settings WHERE name = 'revision'",
+            "DELETE FROM submissions",
+            "DELETE FROM events",
+            "DELETE FROM settings WHERE name IN ('revision', 'paused')",
         ] {
             self.store.execute(statement).await;
         }
@@ -146,7 +148,7 @@ impl Bench {
             approval: approval::Rules {
                 low: Requirement::Merged,
                 medium: Requirement::Merged,
-                high: Requirement::Merged,
+                high: Requirement::Review,
                 submitted: Requirement::Merged,
                 rules: Vec::new(),
             },

@@ -9,6 +9,7 @@
 mod agent;
 mod nomad;
 mod oracle;
+mod people;
 mod random;
 mod schedule;
 mod stand_ins;
@@ -20,7 +21,7 @@ use std::{io::Write as _, time::Instant};
 use agent::Bench;
 use schedule::Schedule;
 
-/// How many schedules are tried where no number of them is asked for: the same ones on every machine, in about 20 s.
+/// How many schedules are tried where no number of them is asked for: the same ones on every machine, in about 40 s.
 const SCHEDULES: u64 = 100;
 
 /// Seeds that failed once, with what each of them found.

@@ -2,7 +2,14 @@
 
 use std::{cell::RefCell, collections::BTreeMap};
 
-use super::{agent::Bench, schedule::path, vault::GATE, world::World};
+use super::{
+    agent::{Agent, Bench},
+    nomad::Start,
+    people::GROUP,
+    schedule::path,
+    vault::GATE,
+    world::World,
+};
 use crate::{
     ids::JobId,
     lifecycle::{Job, Stage},
@@ -48,7 +55,17 @@ pub(super) async fn memberships(bench: &Bench, world: &RefCell<World>) -> Result
     Ok(())
 }
 
-/// Every action has exactly one result, which says nothing better than what happened.
+/// One of a group works at a time.
+pub(super) fn groups(agent: &Agent) -> Result<(), String> {
+    let works = |job: &&Job| {
+        job.work.concurrency.is_some() && (Stage::Intended..=Stage::Working).contains(&job.stage)
+    };
+    let working: Vec<String> =
+        agent.driver.slots.values().map(|slot| &slot.job).filter(works).map(Job::name).collect();
+    if working.len() > 1 { Err(format!("of {GROUP} several work at a time: {working:?}")) } else { Ok(()) }
+}
+
+/// Every action and all that was submitted has exactly one result, which says nothing better than what happened.
 pub(super) async fn results(bench: &Bench, world: &RefCell<World>) -> Result<(), String> {
     if let Some((group, allocation)) = world.borrow().vault.memberships().first() {
         return Err(format!("in the end {allocation} is still in {group}"));
@@ -57,26 +74,53 @@ pub(super) async fn results(bench: &Bench, world: &RefCell<World>) -> Result<(),
     for id in files.keys() {
         let jobs: Vec<Job> = bench.store.jobs_at(&path(id)).await.unwrap();
         let [job] = jobs.as_slice() else { return Err(format!("{id} has {} jobs", jobs.len())) };
-        let world = world.borrow();
-        let Some(result) = world.results.get(&format!("actions/{id}.result.json")) else {
-            return Err(format!("{id} has no result"));
+        ended_once(&world.borrow(), id, job)?;
+        for awaited in &job.work.after {
+            let awaited = bench.store.job_of_action(awaited).await.unwrap();
+            let world = world.borrow();
+            let succeeded =
+                awaited.iter().flat_map(|job| started(&world, job)).any(|start| start.code == Some(0));
+            if started(&world, job).next().is_some() && !succeeded {
+                return Err(format!("{id} started, though what it waits for never succeeded"));
+            }
+        }
+    }
+    let submitted = world.borrow().submitted.clone();
+    for (job_id, needs_approval) in submitted {
+        let Some(job) = bench.store.job(job_id).await.unwrap() else {
+            return Err(format!("{job_id} was taken and is not on record"));
         };
-        if result["job_id"] != job.job_id.to_string() || Some(&result["outcome"]) != outcome(job).as_ref() {
-            return Err(format!("{id} is {:?} on record, and its result says {result}", job.outcome()));
+        let world = world.borrow();
+        ended_once(&world, &job_id.to_string(), &job)?;
+        if needs_approval && !world.approved.contains(&job_id) && started(&world, &job).next().is_some() {
+            return Err(format!("{job_id} started without anybody's word"));
         }
-        let allocations: Vec<_> =
-            job.attempts.iter().filter_map(|attempt| attempt.allocation.as_ref()).collect();
-        let starts =
-            world.nomad.starts.iter().filter(|start| allocations.contains(&&start.allocation)).count();
-        if starts > 1 && job.work.retry.is_none() && job.retry.is_none() {
-            return Err(format!("{id} started {starts} times, and nobody asked for that"));
-        }
-        let Some(attempt) = job.attempt() else { continue };
-        let truth =
-            world.nomad.starts.iter().find(|start| Some(&start.allocation) == attempt.allocation.as_ref());
-        if job.outcome() == Some(Outcome::Succeeded) && truth.and_then(|start| start.code) != Some(0) {
-            return Err(format!("{id} counts as succeeded, and in truth {truth:?}"));
-        }
+    }
+    Ok(())
+}
+
+/// The starts of a job's tasks.
+fn started<'world>(world: &'world World, job: &Job) -> impl Iterator<Item = &'world Start> {
+    let allocations: Vec<_> = job.attempts.iter().filter_map(|attempt| attempt.allocation.clone()).collect();
+    world.nomad.starts.iter().filter(move |start| allocations.contains(&start.allocation))
+}
+
+/// A job has one result, which says what is on record, and nothing better than what happened.
+fn ended_once(world: &World, id: &str, job: &Job) -> Result<(), String> {
+    let its_own = |result: &&serde_json::Value| result["job_id"] == job.job_id.to_string();
+    let results: Vec<_> = world.results.values().filter(its_own).collect();
+    let [result] = results.as_slice() else { return Err(format!("{id} has {} results", results.len())) };
+    if Some(&result["outcome"]) != outcome(job).as_ref() {
+        return Err(format!("{id} is {:?} on record, and its result says {result}", job.outcome()));
+    }
+    let starts = started(world, job).count();
+    if starts > 1 && job.work.retry.is_none() && job.retry.is_none() {
+        return Err(format!("{id} started {starts} times, and nobody asked for that"));
+    }
+    let Some(attempt) = job.attempt() else { return Ok(()) };
+    let truth = started(world, job).find(|start| Some(&start.allocation) == attempt.allocation.as_ref());
+    if job.outcome() == Some(Outcome::Succeeded) && truth.and_then(|start| start.code) != Some(0) {
+        return Err(format!("{id} counts as succeeded, and in truth {truth:?}"));
     }
     Ok(())
 }

@@ -5,25 +5,16 @@ use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 use tokio::sync::oneshot;
 
 use super::{
-    super::{
-        super::scan,
-        Message,
-        operate::{Order, Wish},
-        steps::Held,
-    },
+    super::{super::scan, Message, steps::Held},
     agent::{Agent, Bench},
     nomad::Faults,
-    oracle,
+    oracle, people,
     world::World,
 };
 use crate::{
-    action::{self, Action},
     ambient::simulated,
-    formula::Body,
-    ids::{Revision, SecretName},
-    intake::{Finding, Findings, Verdict},
-    lifecycle::Work,
-    outcome::Cause,
+    ids::Revision,
+    intake::{Finding, Findings},
 };
 
 /// For how long things go wrong, in milliseconds.
@@ -34,18 +25,18 @@ const CALM: i64 = 3 * 3_600_000;
 /// The most turns of a schedule.
 const TURNS: usize = 20_000;
 /// The secrets that there are.
-const SECRETS: [&str; 2] = ["A", "B"];
+pub(super) const SECRETS: [&str; 2] = ["A", "B"];
 const HOUR: i64 = 3_600_000;
 const DECADE: i64 = 10 * 365 * 24 * HOUR;
 
 pub(super) struct Schedule<'bench> {
-    bench: &'bench Bench,
-    world: Rc<RefCell<World>>,
-    agent: Agent,
+    pub(super) bench: &'bench Bench,
+    pub(super) world: Rc<RefCell<World>>,
+    pub(super) agent: Agent,
     /// Steps that were begun and not run yet.
     steps: Vec<Held>,
     deaths: u64,
-    calm: bool,
+    pub(super) calm: bool,
 }
 
 /// What came of a schedule.
@@ -76,15 +67,15 @@ impl<'bench> Schedule<'bench> {
         Outcome { result, trace: world.trace.take().unwrap_or_default(), deaths: self.deaths, starts }
     }
 
-    fn tell(&self, what: impl FnOnce() -> String) {
+    pub(super) fn tell(&self, what: impl FnOnce() -> String) {
         self.world.borrow_mut().tell(what);
     }
 
-    fn below(&self, end: u64) -> u64 {
+    pub(super) fn below(&self, end: u64) -> u64 {
         self.world.borrow_mut().random.below(end)
     }
 
-    fn chance(&self, of: u64) -> bool {
+    pub(super) fn chance(&self, of: u64) -> bool {
         self.world.borrow_mut().random.chance(of)
     }
 
@@ -105,9 +96,10 @@ impl<'bench> Schedule<'bench> {
                 72..76 => self.look().await,
                 76..80 => self.publish().await,
                 80..83 if !self.calm => self.commit(),
-                83..85 if !self.calm => self.operate().await,
-                85..86 if !self.calm => self.die().await,
-                86..89 if !self.calm => self.trouble().await,
+                83..86 if !self.calm => self.operate().await,
+                83..84 => self.decide().await,
+                86..87 if !self.calm => self.die().await,
+                87..90 if !self.calm => self.trouble().await,
                 _ => self.wait(),
             }
             if self.world.borrow().dead {
@@ -115,6 +107,7 @@ impl<'bench> Schedule<'bench> {
             }
             self.attend().await;
             oracle::memberships(self.bench, &self.world).await?;
+            oracle::groups(&self.agent)?;
             if self.calm && self.is_over().await {
                 return oracle::results(self.bench, &self.world).await;
             }
@@ -245,48 +238,6 @@ impl<'bench> Schedule<'bench> {
         drop(self.bench.store.results_pushed(&pending, crate::ambient::now()).await);
     }
 
-    /// Somebody commits: an action more, another version of one, or one less.
-    fn commit(&self) {
-        let mut world = self.world.borrow_mut();
-        let world = &mut *world;
-        let mut files = world.commits.last().cloned().unwrap_or_default();
-        let id = format!("action-{}", world.random.below(4));
-        let told = match files.get(&id).copied() {
-            Some(_) if world.random.chance(300) => {
-                files.remove(&id);
-                format!("{id} is deleted")
-            }
-            Some(version) => {
-                files.insert(id.clone(), version + 1);
-                format!("{id} is changed")
-            }
-            None => {
-                let ever = world.commits.iter().filter_map(|files| files.get(&id)).max();
-                files.insert(id.clone(), ever.map_or(0, |version| version + 1));
-                format!("{id} is committed")
-            }
-        };
-        world.tell(|| told);
-        world.commits.push(files);
-    }
-
-    /// Somebody wants a job to end or to run again, or dispatches one by hand.
-    async fn operate(&mut self) {
-        if self.chance(200) {
-            let mut world = self.world.borrow_mut();
-            let world = &mut *world;
-            world.tell(|| "somebody dispatches by hand".to_owned());
-            return world.nomad.dispatch_by_hand(world.now, &mut world.random);
-        }
-        let path = path(&format!("action-{}", self.below(4)));
-        let Some(job) = self.bench.store.jobs_at(&path).await.unwrap().into_iter().next() else { return };
-        let wish = if self.chance(500) { Wish::Cancel } else { Wish::Retry { from_step: None } };
-        self.tell(|| format!("{}: {wish:?}", job.name()));
-        let (reply, _) = oneshot::channel();
-        let order = Order { job_id: job.job_id, by: "somebody".to_owned(), wish, reply };
-        self.agent.driver.hear(Message::Operate(order)).await;
-    }
-
     /// Something begins to go wrong, or is over.
     async fn trouble(&mut self) {
         let told = {
@@ -351,6 +302,8 @@ impl<'bench> Schedule<'bench> {
     async fn calm_down(&mut self) {
         self.calm = true;
         self.set_disk_full(false).await;
+        self.commit_what_is_waited_for();
+        self.pause(false).await;
         let mut world = self.world.borrow_mut();
         world.nomad.faults = Faults::default();
         world.nomad.down_until = 0;
@@ -417,27 +370,7 @@ fn files(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> Vec<F
     let written = written.map(|(id, version)| Finding::Written {
         path: path(id),
         blob: format!("{version:040x}"),
-        verdict: verdict(id, *version),
+        verdict: people::verdict(id, *version),
     });
     gone.chain(written).collect()
-}
-
-/// An action: what it asks for follows from its id and version.
-fn verdict(id: &str, version: u64) -> Verdict {
-    let text = format!("id = \"{id}\"\nformula = \"f\"\ncontext = \"c\"\nsecrets = []\n");
-    let action: Action = crate::validation::check_action(&path(id), text.as_bytes()).unwrap();
-    let kind = u64::from(id.as_bytes()[id.len() - 1]) + version;
-    let secrets = SECRETS.iter().take(usize::try_from(kind % 3).unwrap());
-    let work = Work {
-        base_job: super::nomad::PARENT.to_owned(),
-        formula: Some(action.formula.clone()),
-        body: Some(Body::Program("exit 0".to_owned())),
-        secrets: secrets.map(|name| SecretName::parse(name).unwrap()).collect(),
-        timeout: Some("1m".parse().unwrap()),
-        retry: kind
-            .is_multiple_of(2)
-            .then(|| action::Retry { attempts: 2, on: vec![Cause::Lost, Cause::ExitCode] }),
-        ..Work::default()
-    };
-    Verdict::Sound { action: Box::new(action), work: Box::new(work) }
 }

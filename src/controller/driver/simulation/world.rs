@@ -1,13 +1,19 @@
 //! Everything around the agent: servers, branch, clock and chance.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::{nomad::Nomad, random::Random, vault::Vault};
-use crate::ambient::simulated::{Reply, Request, Server, Surroundings};
+use crate::{
+    ambient::simulated::{Reply, Request, Server, Surroundings},
+    ids::JobId,
+};
 
 /// When every schedule begins, in milliseconds since 1970.
 const BEGIN: i64 = 1_800_000_000_000;
@@ -23,6 +29,10 @@ pub(super) struct World {
     pub(super) vault: Vault,
     /// The action files of each commit of the branch, by action id: their versions.
     pub(super) commits: Vec<BTreeMap<String, u64>>,
+    /// Work that was submitted and taken, and whether it needs somebody's word.
+    pub(super) submitted: BTreeMap<JobId, bool>,
+    /// What somebody said yes to.
+    pub(super) approved: BTreeSet<JobId>,
     /// The result files on the branch, by path.
     pub(super) results: BTreeMap<String, Value>,
     /// How many times in a thousand a request fails, before or after what it asks for was done.
@@ -46,6 +56,8 @@ impl World {
             nomad: Nomad::new(marker),
             vault: Vault::with_secrets(secrets),
             commits: vec![BTreeMap::new()],
+            submitted: BTreeMap::new(),
+            approved: BTreeSet::new(),
             results: BTreeMap::new(),
             failures: 0,
             death_in: None,
