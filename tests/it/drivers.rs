@@ -82,6 +82,11 @@ async fn formulas_end_as_they_should(name: &str, driver: &str) {
     let secret = format!(
         "printf '%s' \"${granted}\" | md5sum\necho \"${{{other}-unset}}\"\nprintf '%s' \"<${granted}>\"\necho\n"
     );
+    // Docker and Nomad copy what another user than root prints, and on a busy machine that may stand still for longer
+    // than is waited.
+    let rounds = if name == "docker-user" { 1 } else { 10 };
+    let flood =
+        format!("i=0\nwhile [ $i -lt {rounds} ]; do seq 1 100000; i=$((i + 1)); done\necho last\nexit 3\n");
     commit(
         &world,
         &[
@@ -92,11 +97,7 @@ async fn formulas_end_as_they_should(name: &str, driver: &str) {
                  echo kept >kept.txt\n",
                 "artifacts = [\"*.txt\"]\n[args]\ngreeting = \"hällo ${node.unique.id} {{ env }}\"\n",
             ),
-            (
-                "flood.sh",
-                "i=0\nwhile [ $i -lt 10 ]; do seq 1 100000; i=$((i + 1)); done\necho last\nexit 3\n",
-                "",
-            ),
+            ("flood.sh", &flood, ""),
             ("secret.sh", &secret, &format!("secrets = [\"{granted}\"]\n")),
             ("plain.sh", &secret, &format!("secrets = [\"{granted}\"]\nmask = false\n")),
             ("steps.toml", steps, ""),

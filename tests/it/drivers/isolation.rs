@@ -51,7 +51,8 @@ async fn a_task_under_docker_has_no_more_than_it_needs() {
     let world = world("hardened", &docker(images::SYSTEM)).await;
     let _agent = world.agent().await;
     let forks = "i=0\nwhile [ $i -lt 600 ]; do sleep 60 & i=$((i + 1)); done\necho no limit\n";
-    let memory = "echo begin\nhead -c 400000000 /dev/zero | tail\necho no limit\n";
+    // Docker is told of a process that was killed for its memory while its container lasts, and no sooner than it can.
+    let memory = "echo begin\nhead -c 400000000 /dev/zero | tail\necho no limit\nsleep 5\n";
     commit(&world, &[("look.sh", LOOK, ""), ("forks.sh", forks, ""), ("memory.sh", memory, "")]);
 
     let look = world.result("look", LIMIT).await;
