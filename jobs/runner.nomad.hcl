@@ -96,6 +96,16 @@ job "runner" {
           source = "tmp"
           target = "/tmp"
         }
+
+        # What Docker keeps of what is printed until it has passed it on.
+        logging {
+          type = "json-file"
+
+          config {
+            max-file = "2"
+            max-size = "250m"
+          }
+        }
       }
 
       resources {

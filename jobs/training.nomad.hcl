@@ -106,6 +106,16 @@ job "training" {
           source = "tmp"
           target = "/tmp"
         }
+
+        # What Docker keeps of what is printed until it has passed it on.
+        logging {
+          type = "json-file"
+
+          config {
+            max-file = "2"
+            max-size = "250m"
+          }
+        }
       }
 
       volume_mount {

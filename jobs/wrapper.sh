@@ -12,10 +12,11 @@ exec 3>&1 </dev/null >/dev/null 2>&1
 # with the task, however much is left to copy. So the formula writes into the log's pipe itself. It is
 # opened for reading too: then a log that nobody reads for a while delays the formula and ends nothing.
 # It is opened once only, since its reader leaves when nobody holds it open. Where the image's user may
-# not write into it, the end waits for the copy.
-consign_copied=
+# not write into it, what is printed is counted, and the end waits until all of it was copied.
+consign_copied='' consign_docker=''
 case $(readlink /proc/self/fd/3) in
   pipe:*)
+    consign_docker=yes
     consign_value=$NOMAD_ALLOC_DIR/logs/.$NOMAD_TASK_NAME.stdout.fifo
     if ! [ -p "$consign_value" ] || ! command exec 3<>"$consign_value"; then
       [ -d "$NOMAD_ALLOC_DIR/logs" ] && consign_copied=yes
@@ -177,26 +178,63 @@ consign_run() {
   consign_child=
 }
 
-# Puts the report in place; a reader sees all of it or the one before.
+# Puts the report in place, with the line $1 where there is one; a reader sees all of it or the one before.
 consign_report=
 consign_save() {
-  printf '%s' "$consign_report" >"$consign_folder/report.new" &&
+  printf '%s' "$consign_report$1" >"$consign_folder/report.new" &&
     mv -f "$consign_folder/report.new" "$consign_folder/report"
 }
 
-# Lets the copy come to its end: a log that did not grow for 2 s is taken for all. It takes a minute at most.
+# How much is in the log, in bytes, in consign_size: nothing where Nomad has begun to throw its beginning away.
+consign_measure_log() {
+  consign_size=$(ls -ln "$NOMAD_ALLOC_DIR/logs" | {
+    consign_size=0 consign_whole=
+    while read -r consign_mode consign_links consign_user consign_group consign_value consign_name; do
+      case $consign_name in
+        *" $NOMAD_TASK_NAME.stdout.0") consign_whole=yes ;;
+        *" $NOMAD_TASK_NAME.stdout."*) ;;
+        *) continue ;;
+      esac
+      consign_size=$((consign_size + consign_value))
+    done
+    [ "$consign_whole" ] && echo "$consign_size"
+  })
+}
+
+# Waits until the log has all the bytes that were printed, for a minute at most: not longer than 20 s without
+# one more. Where the number is not known, or more have come because Docker puts three bytes for one that is no
+# UTF-8, a log that did not grow for 2 s is taken for all. What is missing is reported.
 consign_await_copy() {
-  consign_tries=60 consign_same=0 consign_size=
-  while [ "$consign_tries" -gt 0 ] && [ "$consign_same" -lt 2 ]; do
-    sleep 1
-    consign_value=$(ls -l "$NOMAD_ALLOC_DIR/logs")
-    if [ "$consign_value" = "$consign_size" ]; then
-      consign_same=$((consign_same + 1))
-    else
-      consign_size=$consign_value consign_same=0
+  consign_printed='' consign_tries=300 consign_same=0 consign_before=unknown consign_missing=0
+  [ -r "$consign_folder/printed" ] && read -r consign_printed <"$consign_folder/printed"
+  while [ "$consign_tries" -gt 0 ]; do
+    consign_measure_log
+    consign_patience=10
+    if [ "$consign_printed" ] && [ "$consign_size" ]; then
+      [ "$consign_size" -eq "$consign_printed" ] && break
+      [ "$consign_size" -lt "$consign_printed" ] && consign_patience=100
     fi
+    if [ "$consign_size" = "$consign_before" ]; then
+      consign_same=$((consign_same + 1))
+      [ "$consign_same" -lt "$consign_patience" ] || break
+    else
+      consign_before=$consign_size consign_same=0
+    fi
+    # Should Nomad's patience end before this does.
+    if [ "$consign_patience" -eq 100 ] && [ "$consign_missing" -ne $((consign_printed - consign_size)) ]; then
+      consign_missing=$((consign_printed - consign_size))
+      consign_save "missing $consign_missing$consign_newline"
+    fi
+    sleep 0.2 || sleep 1
     consign_tries=$((consign_tries - 1))
   done
+  if [ "$consign_missing" -gt 0 ]; then
+    if [ "$consign_size" ] && [ "$consign_size" -lt "$consign_printed" ]; then
+      consign_save "missing $((consign_printed - consign_size))$consign_newline"
+    else
+      consign_save
+    fi
+  fi
 }
 
 # Masks what the formula prints. awk has no way to read what is there of a line that is not finished yet, so
@@ -237,6 +275,8 @@ function show(text) {
 }
 
 function flush() {
+  printed += length(shown)
+  if (shown != "") last = substr(shown, length(shown))
   if (decode && index(shown, "\377")) {
     fflush()
     print shown | decode
@@ -296,8 +336,8 @@ BEGIN {
 
   value[0] = ENVIRON["consign_end"]
   size[0] = length(value[0])
-  names = split(ENVIRON["NOMAD_META_secrets"], name, /[ \t,]+/)
-  if (ENVIRON["NOMAD_META_bot"] != "") name[++names] = "BOT_TOKEN"
+  count = ENVIRON["consign_count"]
+  names = split(ENVIRON["consign_names"], name, /[ \t,]+/)
   for (i = 1; i <= names; i++) {
     lines = split(ENVIRON[name[i]], line, /[\n\036]/)
     for (j = 1; j <= lines; j++) {
@@ -328,19 +368,27 @@ BEGIN {
   }
   show_masked(text)
   flush()
+  if (count != "") {
+    # Nomad drops a last line without an end.
+    if (printed && last != "\n") {
+      show("\n")
+      flush()
+    }
+    print printed + 0 "\n" >count
+  }
 }'
 
-# Lets all that the formula prints go through consign_mask_program.
+# Lets all that the formula prints go through consign_mask_program, which masks the values of the variables $1
+# and counts what it passes on. Fails where there is no awk for it.
 consign_filter=''
-consign_start_mask() {
+consign_start_filter() {
   consign_awk=
   # What is called awk may be a link to nowhere in a chroot.
   for consign_value in awk mawk gawk 'busybox awk'; do
     [ "$($consign_value 'BEGIN { print "works" }')" = works ] && consign_awk=$consign_value && break
   done
   consign_value=$consign_folder/output
-  [ "$consign_awk" ] && command -v dd && command -v tr && mkfifo -m 600 "$consign_value" ||
-    consign_finish unmasked 122
+  [ "$consign_awk" ] && command -v dd && command -v tr && mkfifo -m 600 "$consign_value" || return
   # Opened for both first, so that neither of the others waits.
   exec 4<>"$consign_value" 5<"$consign_value" 6>"$consign_value" 4>&-
   rm -f "$consign_value"
@@ -351,7 +399,8 @@ consign_start_mask() {
   # a text from as it is, and arguments can be seen by everybody.
   (
     trap '' INT TERM
-    consign_end=$consign_end LC_ALL=C exec $consign_awk "$consign_mask_program" <&5 >&3 3>&- 5>&- 6>&-
+    export consign_end consign_names="$1" consign_count="${consign_copied:+$consign_folder/printed}" LC_ALL=C
+    exec $consign_awk "$consign_mask_program" <&5 >&3 3>&- 5>&- 6>&-
   ) &
   consign_filter=$!
   exec 3>&6 5>&- 6>&-
@@ -359,7 +408,7 @@ consign_start_mask() {
 
 # Waits until all is printed, for a minute at most. What outlives the formula may hold the pipe open, so
 # the end is told.
-consign_end_mask() {
+consign_end_filter() {
   consign_watch "$consign_filter" 60 ''
   (printf %s "$consign_end" >&3)
   exec 3>&-
@@ -369,15 +418,32 @@ consign_end_mask() {
 
 consign_newline='
 '
+# Adds to the report how much memory the container had at most, and that the kernel killed for it. Docker hears
+# of that a moment later, and no more once the container has ended. The first files are of cgroups version 2.
+consign_read_memory() {
+  for consign_value in /sys/fs/cgroup/memory.peak /sys/fs/cgroup/memory/memory.max_usage_in_bytes; do
+    [ -r "$consign_value" ] && read -r consign_value <"$consign_value" &&
+      consign_report=$consign_report"memory $consign_value"$consign_newline
+  done
+  for consign_value in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control; do
+    [ -r "$consign_value" ] || continue
+    while read -r consign_key consign_value; do
+      [ "$consign_key" = oom_kill ] && [ "$consign_value" != 0 ] &&
+        consign_report=$consign_report"oom"$consign_newline
+    done <"$consign_value"
+  done
+}
+
 # Adds the last lines to the report, CPU time and how it ended ($1), and ends with exit code $2.
 consign_finish() {
   # The second line is of the children: the formula, and what it waited for.
   if times >"$consign_folder/times" && { read -r consign_value && read -r consign_value; } <"$consign_folder/times"; then
     consign_report=$consign_report"cpu $consign_value"$consign_newline
   fi
+  [ "$consign_docker" ] && consign_read_memory
   consign_report=$consign_report"ended $1"$consign_newline
   consign_save
-  [ "$consign_filter" ] && consign_end_mask
+  [ "$consign_filter" ] && consign_end_filter
   [ "$consign_copied" ] && consign_await_copy
   exit "$2"
 }
@@ -426,7 +492,11 @@ fi
 
 consign_formula=$NOMAD_TASK_DIR/formula
 [ -r "$consign_formula" ] || consign_finish 'exit 122' 122
-[ "$NOMAD_META_secrets$NOMAD_META_bot" ] && [ "$consign_masked" = yes ] && consign_start_mask
+if [ "$NOMAD_META_secrets$NOMAD_META_bot" ] && [ "$consign_masked" = yes ]; then
+  consign_start_filter "$NOMAD_META_secrets${NOMAD_META_bot:+ BOT_TOKEN}" || consign_finish unmasked 122
+elif [ "$consign_copied" ]; then
+  consign_start_filter ''
+fi
 
 if [ "$consign_kind" = steps ]; then
   . "$consign_formula"

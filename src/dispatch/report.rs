@@ -31,6 +31,12 @@ pub struct Report {
     pub steps: Vec<StepResult>,
     /// The CPU time in seconds of the formula and of what it waited for, as the shell that ran it counts it.
     pub cpu_seconds: Option<f64>,
+    /// The most memory in bytes that its container held; `None` where the wrapper cannot see that.
+    pub peak_memory: Option<u64>,
+    /// The kernel killed a process of its container for its memory.
+    pub out_of_memory: bool,
+    /// How many bytes it printed that were not in Nomad's log when the wrapper ended.
+    pub missing: u64,
     /// How the formula ended; `None` while it runs, or where the wrapper itself was killed.
     pub ended: Option<Ended>,
 }
@@ -70,6 +76,9 @@ pub fn parse(bytes: &[u8]) -> Report {
                 let sum = seconds(user).zip(seconds(system)).map(|(user, system)| user + system);
                 report.cpu_seconds = sum.filter(|sum| sum.is_finite());
             }
+            ["memory", bytes] => report.peak_memory = bytes.parse().ok(),
+            ["oom"] => report.out_of_memory = true,
+            ["missing", bytes] => report.missing = bytes.parse().unwrap_or_default(),
             ["ended", "exit", code] => report.ended = code.parse().ok().map(Ended::Exit),
             ["ended", "timeout"] => report.ended = Some(Ended::Timeout),
             ["ended", "step_timeout", name] => report.ended = Some(Ended::StepTimeout(unescape(name))),
@@ -139,6 +148,10 @@ mod tests {
         let refused = parse(b"ended refused triage verify \xff\n").ended;
         assert_eq!(refused, Some(Ended::Refused(names.to_vec())));
         assert_eq!(parse(b"cpu 1m2.500s 0m0,25s\n").cpu_seconds, Some(62.75));
+        let short = parse(b"memory 4096\noom\nended exit 0\nmissing 7\n");
+        assert_eq!((short.peak_memory, short.out_of_memory, short.missing), (Some(4096), true, 7));
+        let odd = parse(b"memory max\noom 1\nmissing -1\n");
+        assert_eq!((odd.peak_memory, odd.out_of_memory, odd.missing), (None, false, 0));
         for wrong in [
             "cpu",
             "cpu 1s 1s",

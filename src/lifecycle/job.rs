@@ -257,9 +257,12 @@ pub struct Ending {
     /// The CPU time that the task used, in seconds.
     #[serde(default)]
     pub cpu_seconds: Option<f64>,
+    /// The most memory that the task held, in bytes.
+    #[serde(default)]
+    pub peak_memory: Option<u64>,
 }
 
-/// The end of a log.
+/// A part of a log, usually its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Excerpt {
     /// Valid UTF-8, cut at a line.
@@ -318,7 +321,26 @@ impl Ending {
             steps: Vec::new(),
             artifacts: Vec::new(),
             cpu_seconds: None,
+            peak_memory: None,
         }
+    }
+
+    /// Adds to the message what else there is to say.
+    pub fn remark(&mut self, remark: &str) {
+        self.message = format!("{}; {remark}", self.message);
+    }
+
+    /// Says that so many bytes of what the task printed are missing in its log.
+    pub fn lacks(&mut self, bytes: u64) {
+        if self.log.status == LogStatus::Complete {
+            self.log.status = LogStatus::Truncated;
+        }
+        self.remark(&format!("{bytes} bytes of what it printed did not reach its log"));
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        let Self { peak_memory, cpu_seconds, .. } = *self;
+        (peak_memory.is_some() || cpu_seconds.is_some()).then_some(Usage { peak_memory, cpu_seconds })
     }
 }
 
@@ -475,7 +497,7 @@ impl Job {
             attempts: self.attempts.iter().map(result_file::Attempt::from).collect(),
             steps: self.steps(),
             artifacts: ending.artifacts.clone(),
-            usage: ending.cpu_seconds.map(|cpu| Usage { peak_memory: None, cpu_seconds: Some(cpu) }),
+            usage: ending.usage(),
         })
     }
 }

@@ -142,7 +142,7 @@ impl fmt::Display for Approval {
 pub enum LogStatus {
     /// All that the task printed.
     Complete,
-    /// The end of what the task printed.
+    /// A part of what the task printed: its end, or what Docker passed on of it.
     Truncated,
     /// Nomad no longer had it, or the task never ran.
     Lost,
@@ -201,7 +201,7 @@ pub struct Artifact {
 /// What the task used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Usage {
-    /// The most memory that it held, in bytes; null as long as nothing tells it.
+    /// The most memory that its container held, in bytes; null under other drivers than docker.
     pub peak_memory: Option<u64>,
     /// CPU time in seconds, of the formula and of what it waited for; null where the task was killed at once.
     pub cpu_seconds: Option<f64>,

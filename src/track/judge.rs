@@ -104,6 +104,7 @@ pub fn judge(evidence: &Evidence<'_>) -> Ending {
         steps: evidence.report.map(|report| report.steps.clone()).unwrap_or_default(),
         artifacts: Vec::new(),
         cpu_seconds: evidence.report.and_then(|report| report.cpu_seconds),
+        peak_memory: evidence.report.and_then(|report| report.peak_memory),
     }
 }
 
@@ -184,7 +185,7 @@ fn judge_started(evidence: &Evidence<'_>, task: &TaskState, started: Timestamp) 
             format!("the node {} was lost while the task ran: {words}", allocation.node_name),
         );
     }
-    if task.out_of_memory() {
+    if task.out_of_memory() || report.is_some_and(|report| report.out_of_memory) {
         return (
             Cause::Oom,
             format!("the kernel killed the task for using more memory than it had: {words}"),

@@ -44,6 +44,9 @@ impl Rooms {
             now: now(),
         };
         let mut ending = Ending { log: excerpt, ..judge::judge(&evidence) };
+        if let Some(missing) = report.map(|report| report.missing).filter(|missing| *missing > 0) {
+            ending.lacks(missing);
+        }
         // A task may start and end between two looks; that it worked is told all the same.
         if let (Stage::Granted, Some(at)) = (job.stage, ending.started_at) {
             self.record(job, Event::Started { at }).await?;
@@ -59,7 +62,7 @@ impl Rooms {
             fail_point::after("artifacts taken");
             ending.artifacts = taken.artifacts;
             if let Some(remark) = taken.remark {
-                ending.message = format!("{}; {remark}", ending.message);
+                ending.remark(&remark);
             }
         }
         self.health.clear(Subject::Nomad);

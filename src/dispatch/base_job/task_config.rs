@@ -17,6 +17,10 @@ const DOCKER: &[(&str, &str)] = &[
 /// Under a read-only root: the allocation's own folder, which takes no memory as a tmpfs would.
 const TEMPORARY: &str = "        mount {\n          type   = \"bind\"\n          source = \"tmp\"\n          \
                          target = \"/tmp\"\n        }\n";
+/// Nomad's default of 2 MB for what Docker keeps to pass on is soon over: what is printed in the meantime is lost, which
+/// concerns images whose user is not root. It is deleted with the container.
+const LOGGING: &str = "        logging {\n          type = \"json-file\"\n\n          config {\n            \
+                       max-file = \"2\"\n            max-size = \"250m\"\n          }\n        }\n";
 /// Nomad links the node's own programs into the chroot of exec, and its default capabilities would let a
 /// task change them.
 const CAP_DROP: &str = "        cap_drop = [\"all\"]\n";
@@ -40,6 +44,9 @@ pub(super) fn docker(config: &mut Body, image: Option<&str>) -> bool {
     }
     if !config.to_string().contains("\"/tmp\"") {
         append(config, TEMPORARY);
+    }
+    if !config.has_blocks("logging") {
+        append(config, LOGGING);
     }
     is_docker || image.is_some()
 }
@@ -88,9 +95,16 @@ mod tests {
         let mut config = body("        image = \"a\"\n        command = \"b\"\n");
         assert!(docker(&mut config, None));
         let text = config.to_string();
-        for part in
-            ["\"a\"", "\"b\"", "readonly_rootfs = true", "[\"all\"]", "no-new-privileges", "512", "\"/tmp\""]
-        {
+        for part in [
+            "\"a\"",
+            "\"b\"",
+            "readonly_rootfs = true",
+            "[\"all\"]",
+            "no-new-privileges",
+            "512",
+            "\"/tmp\"",
+            "\"250m\"",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert!(docker(&mut config, Some("c")));
@@ -100,7 +114,8 @@ mod tests {
     #[test]
     fn what_the_base_job_says_holds() {
         let text = "image = \"a\"\nentrypoint = [\"/bin/busybox\", \"sh\"]\nreadonly_rootfs = false\n\
-                    cap_drop = [\"net_raw\"]\nsecurity_opt = []\npids_limit = 9\ntmpfs = [\"/tmp\"]\n";
+                    cap_drop = [\"net_raw\"]\nsecurity_opt = []\npids_limit = 9\ntmpfs = [\"/tmp\"]\n\
+                    logging {\n  type = \"local\"\n}\n";
         let mut config = body(text);
         assert!(docker(&mut config, None));
         assert_eq!(config.to_string(), text);

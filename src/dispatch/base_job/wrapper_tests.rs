@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Read as _,
     os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -195,11 +196,16 @@ fn a_signal_reaches_the_formula() {
 }
 
 /// As docker starts it: what it prints goes to a pipe that somebody copies to the log.
-fn copied(task: &Task, shell: &[&str]) -> Vec<u8> {
+fn piped(task: &Task, shell: &[&str]) -> Command {
     let mut command = Command::new(shell[0]);
     command.args(&shell[1..]).arg(task.path("local/consign/wrapper")).env("NOMAD_TASK_NAME", "runner");
     command.env("NOMAD_ALLOC_DIR", task.path("alloc")).env("NOMAD_TASK_DIR", task.path("local"));
-    let output = command.output().unwrap();
+    command.stdout(Stdio::piped());
+    command
+}
+
+fn copied(task: &Task, shell: &[&str]) -> Vec<u8> {
+    let output = piped(task, shell).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{shell:?}");
     output.stdout
 }
@@ -218,14 +224,61 @@ fn what_is_copied_to_the_log_goes_into_the_logs_own_pipe() {
 }
 
 #[test]
-fn where_the_pipe_is_out_of_reach_the_end_waits_for_the_copy() {
+fn where_the_pipe_is_out_of_reach_and_the_log_is_not_whole_the_end_waits_for_quiet() {
     for shell in shells() {
-        let task = Task::new("", "echo one");
+        let task = Task::new("", "echo one; printf two");
         fs::create_dir(task.path("alloc/logs")).unwrap();
+        // Nomad has thrown the first one away.
+        fs::write(task.path("alloc/logs/runner.stdout.1"), "one\n").unwrap();
         let began = Instant::now();
-        assert_eq!(copied(&task, &shell), b"one\n", "{shell:?}");
+        assert_eq!(copied(&task, &shell), b"one\ntwo\n", "{shell:?}");
         assert!(began.elapsed() >= Duration::from_secs(2), "{shell:?}: {:?}", began.elapsed());
     }
+}
+
+/// Reads all that a formula prints, copies `before` bytes of it to the log, and the rest once the wrapper has told
+/// of what is missing and `patience` is over. Gives what the report says at the end.
+fn copied_late(shell: &[&str], before: usize, patience: Duration, rest: bool) -> Report {
+    const PRINTED: &[u8] = b"one\ntwo\n";
+    let task = Task::new("", "echo one; printf two");
+    fs::create_dir(task.path("alloc/logs")).unwrap();
+    fs::write(task.path("alloc/logs/runner.stdout.0"), "").unwrap();
+    fs::write(task.path("alloc/logs/runner.stderr.0"), "somebody else's").unwrap();
+    let mut child = piped(&task, shell).spawn().unwrap();
+    let mut printed = vec![0; PRINTED.len()];
+    child.stdout.as_mut().unwrap().read_exact(&mut printed).unwrap();
+    assert_eq!(printed, PRINTED, "{shell:?}");
+    let log = task.path("alloc/logs/runner.stdout.0");
+    fs::write(&log, &PRINTED[..before]).unwrap();
+    let report = || report::parse(&fs::read(task.path("alloc/consign/report")).unwrap_or_default());
+    let began = Instant::now();
+    let missing = u64::try_from(PRINTED.len() - before).unwrap();
+    while report().missing != missing || began.elapsed() < patience {
+        assert!(began.elapsed() < Duration::from_secs(30), "{shell:?}: {:?}", report());
+        assert_eq!(child.try_wait().unwrap(), None, "{shell:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    if rest {
+        fs::write(&log, PRINTED).unwrap();
+    }
+    let waited = Instant::now();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{shell:?}");
+    assert!(!rest || waited.elapsed() < Duration::from_secs(5), "{shell:?}: {:?}", waited.elapsed());
+    report()
+}
+
+#[test]
+fn where_the_pipe_is_out_of_reach_the_end_waits_for_all_of_the_copy() {
+    for shell in shells() {
+        let report = copied_late(&shell, 5, Duration::from_secs(4), true);
+        assert_eq!((report.ended, report.missing), (Some(Ended::Exit(0)), 0), "{shell:?}");
+    }
+}
+
+#[test]
+fn what_is_never_copied_is_reported() {
+    let report = copied_late(&["sh"], 4, Duration::ZERO, false);
+    assert_eq!((report.ended, report.missing), (Some(Ended::Exit(0)), 4));
 }
 
 #[test]
