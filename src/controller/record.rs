@@ -58,28 +58,34 @@ impl Recorder {
     }
 
     async fn run(mut self, ending: CancellationToken) {
-        let mut batch = Vec::new();
+        let (mut batch, mut recorded) = (Vec::new(), Vec::new());
         loop {
-            tokio::select! {
-                () = ending.cancelled() => return,
-                count = self.inbox.recv_many(&mut batch, AT_ONCE) => {
-                    if count == 0 {
-                        return;
-                    }
-                }
+            if self.inbox.is_empty() {
+                self.answer(std::mem::take(&mut recorded)).await;
             }
-            self.record(std::mem::take(&mut batch)).await;
+            let count = tokio::select! {
+                () = ending.cancelled() => 0,
+                count = self.inbox.recv_many(&mut batch, AT_ONCE) => count,
+            };
+            if count == 0 {
+                return self.answer(recorded).await;
+            }
+            let (submissions, replies): (Vec<Submission>, Vec<Reply>) = batch.drain(..).unzip();
+            fail_point::before("submitted");
+            // Those before are answered while the database works.
+            let (uses, ()) = tokio::join!(
+                record(&self.store, &submissions, super::now()),
+                self.answer(std::mem::take(&mut recorded)),
+            );
+            fail_point::after("submitted");
+            recorded.extend(submissions.into_iter().zip(uses).zip(replies));
         }
     }
 
-    async fn record(&self, batch: Vec<(Submission, Reply)>) {
-        let (submissions, replies): (Vec<Submission>, Vec<Reply>) = batch.into_iter().unzip();
-        fail_point::before("submitted");
-        let uses = record(&self.store, &submissions, super::now()).await;
-        fail_point::after("submitted");
-        let (mut taken, mut answers) = (Vec::new(), Vec::new());
-        for (Submission { job, .. }, used) in submissions.into_iter().zip(uses) {
-            answers.push(match used {
+    async fn answer(&self, recorded: Vec<((Submission, Used), Reply)>) {
+        let (mut taken, mut answers) = (Vec::new(), Vec::with_capacity(recorded.len()));
+        for ((Submission { job, .. }, used), reply) in recorded {
+            let answer = match used {
                 Ok(None) => {
                     let job_id = job.job_id;
                     taken.push(*job);
@@ -88,14 +94,15 @@ impl Recorder {
                 Ok(Some(KeyUse::Same(job_id))) => Ok(job_id),
                 Ok(Some(KeyUse::Other)) => Err(KeyTaken.into()),
                 Err(error) => Err(error.into()),
-            });
+            };
+            answers.push((reply, answer));
         }
         // Before the answers: an order about a job must not come before the job. A driver that has ended finds them
         // at the next start.
         if !taken.is_empty() {
             drop(self.driver.send(Message::Submitted(taken)).await);
         }
-        for (reply, answer) in replies.into_iter().zip(answers) {
+        for (reply, answer) in answers {
             fail_point::before("submission answered");
             // Whoever asked may be gone.
             drop(reply.send(answer));
@@ -104,13 +111,12 @@ impl Recorder {
     }
 }
 
+/// What the key of a submission was used for before.
+type Used = Result<Option<KeyUse>, store::Error>;
+
 /// Puts submissions on record together, so that one sync of the disk serves all; where that fails each by itself, so
 /// that none fails for another.
-async fn record(
-    store: &Store,
-    submissions: &[Submission],
-    now: jiff::Timestamp,
-) -> Vec<Result<Option<KeyUse>, store::Error>> {
+async fn record(store: &Store, submissions: &[Submission], now: jiff::Timestamp) -> Vec<Used> {
     if let Ok(uses) = store.submit(submissions, now).await {
         return uses.into_iter().map(Ok).collect();
     }

@@ -14,7 +14,8 @@ impl Store {
         allocation: &str,
         now: Timestamp,
     ) -> Result<String, Error> {
-        let mut transaction = self.begin().await?;
+        let mut turn = self.turn().await?;
+        let mut transaction = turn.transaction().await?;
         sqlx::query(
             "INSERT INTO admissions (dispatch_id, allocation, admitted_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
         )
@@ -38,7 +39,7 @@ impl Store {
     pub async fn admitted(&self, dispatch_id: DispatchId) -> Result<Option<String>, Error> {
         sqlx::query_scalar("SELECT allocation FROM admissions WHERE dispatch_id = $1")
             .bind(dispatch_id.to_string())
-            .fetch_optional(&self.pool)
+            .fetch_optional(&mut *self.turn().await?)
             .await
             .map_err(failed("read an admission"))
     }

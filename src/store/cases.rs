@@ -23,7 +23,7 @@ impl Store {
     /// Every open case, the oldest first.
     pub async fn cases(&self) -> Result<Vec<Case>, Error> {
         let records: Vec<String> = sqlx::query_scalar("SELECT record FROM trigger_issues ORDER BY rowid")
-            .fetch_all(&self.pool)
+            .fetch_all(&mut *self.turn().await?)
             .await
             .map_err(failed("read the cases of issues"))?;
         records.iter().map(|record| read("its issues", record)).collect()
@@ -35,7 +35,7 @@ impl Store {
             sqlx::query_scalar("SELECT record FROM trigger_issues WHERE repository = $1 AND issue = $2")
                 .bind(repository)
                 .bind(issue)
-                .fetch_optional(&self.pool)
+                .fetch_optional(&mut *self.turn().await?)
                 .await
                 .map_err(failed("look the case of an issue up"))?;
         record.map(|record| read("its issues", &record)).transpose()

@@ -19,7 +19,7 @@ impl Store {
     /// Counts jobs and results. It reads one index of each, all of the jobs': about 10 ms for 100,000.
     pub async fn counts(&self) -> Result<Counts, Error> {
         let rows = sqlx::query("SELECT phase, COUNT(*) FROM jobs GROUP BY phase")
-            .fetch_all(&self.pool)
+            .fetch_all(&mut *self.turn().await?)
             .await
             .map_err(failed("count jobs"))?;
         let jobs = rows.iter().filter_map(|row| {
@@ -28,7 +28,7 @@ impl Store {
             Some((phase, u64::try_from(count).unwrap_or_default()))
         });
         let pending: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM results WHERE pushed_at IS NULL")
-            .fetch_one(&self.pool)
+            .fetch_one(&mut *self.turn().await?)
             .await
             .map_err(failed("count the pending results"))?;
         Ok(Counts { jobs: jobs.collect(), results_pending: u64::try_from(pending).unwrap_or_default() })
@@ -40,7 +40,7 @@ impl Store {
         let at: Option<i64> = sqlx::query_scalar(
             "SELECT at FROM journal WHERE phase IN ('done', 'failed') ORDER BY sequence DESC LIMIT 1",
         )
-        .fetch_optional(&self.pool)
+        .fetch_optional(&mut *self.turn().await?)
         .await
         .map_err(failed("look the last end up"))?;
         Ok(at.and_then(|at| Timestamp::from_millisecond(at).ok()))
@@ -50,7 +50,7 @@ impl Store {
     pub async fn admitted_at(&self, dispatch_id: DispatchId) -> Result<Option<Timestamp>, Error> {
         let at: Option<i64> = sqlx::query_scalar("SELECT admitted_at FROM admissions WHERE dispatch_id = $1")
             .bind(dispatch_id.to_string())
-            .fetch_optional(&self.pool)
+            .fetch_optional(&mut *self.turn().await?)
             .await
             .map_err(failed("look an admission up"))?;
         Ok(at.and_then(|at| Timestamp::from_millisecond(at).ok()))

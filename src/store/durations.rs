@@ -12,7 +12,7 @@ impl Store {
     /// How long the latest successful runs of all formulas took, the earliest first.
     pub async fn durations(&self) -> Result<Vec<(String, Duration)>, Error> {
         let rows = sqlx::query("SELECT formula, milliseconds FROM durations ORDER BY ended_at, job_id")
-            .fetch_all(&self.pool)
+            .fetch_all(&mut *self.turn().await?)
             .await
             .map_err(failed("read how long runs took"))?;
         let read = |milliseconds: i64| Duration::from_millis(u64::try_from(milliseconds).unwrap_or_default());

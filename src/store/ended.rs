@@ -9,7 +9,7 @@ impl Store {
     /// The number of the journal's last entry; 0 where it has none.
     pub async fn journal_end(&self) -> Result<i64, Error> {
         sqlx::query_scalar("SELECT COALESCE(MAX(sequence), 0) FROM journal")
-            .fetch_one(&self.pool)
+            .fetch_one(&mut *self.turn().await?)
             .await
             .map_err(failed("look for the journal's end"))
     }
@@ -22,7 +22,7 @@ impl Store {
         )
         .bind(sequence)
         .bind(limit)
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.turn().await?)
         .await
         .map_err(failed("look for ended jobs"))?;
         let read = |row: &sqlx::sqlite::SqliteRow| {

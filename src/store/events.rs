@@ -35,7 +35,7 @@ impl Store {
     /// The numbers of the last change that is no longer kept and of the last one that was made; 0 is none.
     pub async fn events_window(&self) -> Result<(i64, i64), Error> {
         let last: Option<i64> = sqlx::query_scalar("SELECT seq FROM sqlite_sequence WHERE name = 'events'")
-            .fetch_optional(&self.pool)
+            .fetch_optional(&mut *self.turn().await?)
             .await
             .map_err(failed("look the last event up"))?;
         let last = last.unwrap_or_default();
@@ -60,7 +60,7 @@ impl Store {
         if let Some(job_id) = job_id {
             query = query.bind(job_id.to_string());
         }
-        let rows = query.fetch_all(&self.pool).await.map_err(failed("read events"))?;
+        let rows = query.fetch_all(&mut *self.turn().await?).await.map_err(failed("read events"))?;
         Ok(rows.iter().map(|row| Event { sequence: row.get(0), body: row.get(1) }).collect())
     }
 
@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(store.events_after(1, None, 10).await.unwrap(), all[1..]);
         assert_eq!(store.events_after(0, None, 1).await.unwrap(), all[..1]);
         assert_eq!(store.events_after(0, Some(first.job_id), 10).await.unwrap(), all[..1]);
-        sqlx::query("DELETE FROM jobs").execute(&store.pool).await.unwrap();
+        sqlx::query("DELETE FROM jobs").execute(&mut *store.turn().await.unwrap()).await.unwrap();
         store.close().await;
         drop(store);
 
@@ -147,7 +147,7 @@ mod tests {
         let store = Store::open(folder.path()).await.unwrap();
         sqlx::query("INSERT INTO sqlite_sequence (name, seq) VALUES ('events', $1)")
             .bind(EVENTS_KEPT - 1)
-            .execute(&store.pool)
+            .execute(&mut *store.turn().await.unwrap())
             .await
             .unwrap();
         for _ in 0..3 {
@@ -158,7 +158,7 @@ mod tests {
         store.save(&job, "seen", Timestamp::UNIX_EPOCH).await.unwrap();
         sqlx::query("UPDATE events SET sequence = 3 WHERE job_id = $1")
             .bind(job.job_id.to_string())
-            .execute(&store.pool)
+            .execute(&mut *store.turn().await.unwrap())
             .await
             .unwrap();
         for _ in 0..GO_TOGETHER {
@@ -166,5 +166,31 @@ mod tests {
         }
         let left = store.events_after(0, None, 10).await.unwrap();
         assert_eq!(left.first().map(|event| event.sequence), Some(EVENTS_KEPT));
+    }
+
+    #[tokio::test]
+    async fn the_journal_keeps_its_latest_entries() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).await.unwrap();
+        for _ in 0..3 {
+            store.save(&job(), "seen", Timestamp::UNIX_EPOCH).await.unwrap();
+        }
+        // The last is so late that the first is one too many, and the second is not.
+        for (from, to) in [(2, 100), (3, ENTRIES_KEPT + 3)] {
+            sqlx::query("UPDATE journal SET sequence = $1 WHERE sequence = $2")
+                .bind(to)
+                .bind(from)
+                .execute(&mut *store.turn().await.unwrap())
+                .await
+                .unwrap();
+        }
+        for _ in 0..GO_TOGETHER {
+            store.save(&job(), "seen", Timestamp::UNIX_EPOCH).await.unwrap();
+        }
+        let left: Vec<i64> = sqlx::query_scalar("SELECT sequence FROM journal ORDER BY sequence LIMIT 2")
+            .fetch_all(&mut *store.turn().await.unwrap())
+            .await
+            .unwrap();
+        assert_eq!(left, [100, ENTRIES_KEPT + 3]);
     }
 }

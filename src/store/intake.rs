@@ -39,7 +39,8 @@ pub struct Intake {
 impl Store {
     /// Takes over what one look at the ops repo found.
     pub async fn take_in(&self, intake: &Intake, now: Timestamp) -> Result<(), Error> {
-        let mut transaction = self.begin().await?;
+        let mut turn = self.turn().await?;
+        let mut transaction = turn.transaction().await?;
         for past in intake.past.chunks(PAST_AT_ONCE) {
             let mut insert = QueryBuilder::new(
                 "INSERT INTO past_actions (action_key, path, blob, succeeded) SELECT * FROM (",
@@ -77,7 +78,7 @@ impl Store {
     pub async fn past_action(&self, id: &ActionId) -> Result<Option<PastAction>, Error> {
         let row = sqlx::query("SELECT path, blob, succeeded FROM past_actions WHERE action_key = $1")
             .bind(id.key())
-            .fetch_optional(&self.pool)
+            .fetch_optional(&mut *self.turn().await?)
             .await
             .map_err(failed("look a past action up"))?;
         Ok(row.map(|row| PastAction {
@@ -93,7 +94,7 @@ impl Store {
         sqlx::query("UPDATE past_actions SET path = $1 WHERE action_key = $2")
             .bind(path)
             .bind(id.key())
-            .execute(&self.pool)
+            .execute(&mut *self.turn().await?)
             .await
             .map_err(failed("move a past action"))
             .map(drop)

@@ -40,15 +40,21 @@ fn submission(key: Option<&str>) -> Submission {
 async fn content(store: &Store) -> String {
     let tables =
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE '%sqlx%' ORDER BY name";
-    let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&store.pool).await.unwrap();
+    let tables: Vec<String> =
+        sqlx::query_scalar(tables).fetch_all(&mut *store.turn().await.unwrap()).await.unwrap();
     let mut all = String::new();
     for table in tables {
         let columns =
             "SELECT group_concat('quote(' || name || ')', '|| ''|'' ||') FROM pragma_table_info($1)";
-        let columns: String = sqlx::query_scalar(columns).bind(&table).fetch_one(&store.pool).await.unwrap();
+        let columns: String = sqlx::query_scalar(columns)
+            .bind(&table)
+            .fetch_one(&mut *store.turn().await.unwrap())
+            .await
+            .unwrap();
         let mut rows = QueryBuilder::new("SELECT group_concat(");
         rows.push(columns).push(", char(10)) FROM ").push(&table);
-        let rows: Option<String> = rows.build_query_scalar().fetch_one(&store.pool).await.unwrap();
+        let rows: Option<String> =
+            rows.build_query_scalar().fetch_one(&mut *store.turn().await.unwrap()).await.unwrap();
         writeln!(all, "{table}\n{}", rows.unwrap_or_default()).unwrap();
     }
     all
@@ -56,7 +62,7 @@ async fn content(store: &Store) -> String {
 
 /// Has SQLite fail once, at the `place`-th place that it comes to.
 async fn fail_at(store: &Store, place: u64) {
-    let mut connection = store.pool.acquire().await.unwrap();
+    let mut connection = store.turn().await.unwrap();
     let mut passed = 0;
     connection.lock_handle().await.unwrap().set_progress_handler(STRIDE, move || {
         passed += 1;
@@ -65,7 +71,7 @@ async fn fail_at(store: &Store, place: u64) {
 }
 
 async fn fail_no_more(store: &Store) {
-    let mut connection = store.pool.acquire().await.unwrap();
+    let mut connection = store.turn().await.unwrap();
     connection.lock_handle().await.unwrap().remove_progress_handler();
 }
 
@@ -160,7 +166,10 @@ async fn what_fails_half_way_leaves_nothing() {
     store.finish(&over, None, NOW).await.unwrap();
     let later = Timestamp::from_second(1).unwrap();
     is_whole(&store, "forget", async || store.forget_submission(over.job_id, later).await.map(drop)).await;
-    let check: String = sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&store.pool).await.unwrap();
+    let check: String = sqlx::query_scalar("PRAGMA integrity_check")
+        .fetch_one(&mut *store.turn().await.unwrap())
+        .await
+        .unwrap();
     assert_eq!(check, "ok");
 }
 

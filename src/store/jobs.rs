@@ -19,8 +19,8 @@ use crate::{
 impl Store {
     /// Puts a job as it now is on record, with what happened to it.
     pub async fn save(&self, job: &Job, event: &str, now: Timestamp) -> Result<(), Error> {
-        let mut turn = Turn::take(&self.pool).await?;
-        let known = Known::read(turn.connection(), job).await?;
+        let mut turn = self.turn().await?;
+        let known = Known::read(&mut turn, job).await?;
         let mut statements = Turn::statements();
         push(&mut statements, &[Written { job, action: None }], Some(&known), event, now)?;
         self.push_pruning(&mut statements, 1);
@@ -32,7 +32,8 @@ impl Store {
     /// Puts an ended job on record together with its result, which then waits to be pushed; without a path
     /// the record is all that there is of the result.
     pub async fn finish(&self, job: &Job, result_path: Option<&str>, now: Timestamp) -> Result<(), Error> {
-        let mut transaction = self.begin().await?;
+        let mut turn = self.turn().await?;
+        let mut transaction = turn.transaction().await?;
         write_job(&mut transaction, job, "ended", now).await?;
         write_duration(&mut transaction, job, now).await?;
         if let Some(path) = result_path {
@@ -49,7 +50,7 @@ impl Store {
             "SELECT job_id, record FROM jobs WHERE phase IN ('waiting', 'queued', 'loading', 'working')
              ORDER BY submitted_at, job_id",
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.turn().await?)
         .await
         .map_err(failed("read the live jobs"))?;
         rows.iter().map(read_job).collect()
@@ -62,7 +63,7 @@ impl Store {
              WHERE phase IN ('queued', 'loading', 'working')
              AND stage IN ('admitted', 'granted', 'working', 'concluded')",
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.turn().await?)
         .await
         .map_err(failed("read the jobs with rights"))?;
         rows.iter().map(read_job).collect()
@@ -72,7 +73,7 @@ impl Store {
     pub async fn job(&self, job_id: JobId) -> Result<Option<Job>, Error> {
         let row = sqlx::query("SELECT job_id, record FROM jobs WHERE job_id = $1")
             .bind(job_id.to_string())
-            .fetch_optional(&self.pool)
+            .fetch_optional(&mut *self.turn().await?)
             .await
             .map_err(failed("look a job up"))?;
         row.as_ref().map(read_job).transpose()
@@ -82,7 +83,7 @@ impl Store {
     pub async fn job_of_action(&self, id: &ActionId) -> Result<Option<Job>, Error> {
         let row = sqlx::query("SELECT job_id, record FROM jobs WHERE action_key = $1")
             .bind(id.key())
-            .fetch_optional(&self.pool)
+            .fetch_optional(&mut *self.turn().await?)
             .await
             .map_err(failed("look an action up"))?;
         row.as_ref().map(read_job).transpose()
@@ -92,7 +93,7 @@ impl Store {
     pub async fn jobs_at(&self, path: &str) -> Result<Vec<Job>, Error> {
         let rows = sqlx::query("SELECT job_id, record FROM jobs WHERE path = $1 ORDER BY submitted_at DESC")
             .bind(path)
-            .fetch_all(&self.pool)
+            .fetch_all(&mut *self.turn().await?)
             .await
             .map_err(failed("look a path up"))?;
         rows.iter().map(read_job).collect()
@@ -102,7 +103,7 @@ impl Store {
     pub async fn job_of_child(&self, child: &str) -> Result<Option<String>, Error> {
         sqlx::query_scalar("SELECT job_id FROM children WHERE child = $1")
             .bind(child)
-            .fetch_optional(&self.pool)
+            .fetch_optional(&mut *self.turn().await?)
             .await
             .map_err(failed("look a child up"))
     }
@@ -116,7 +117,7 @@ impl Store {
         )
         .bind(dispatch_id.to_string())
         .bind(pattern)
-        .fetch_one(&self.pool)
+        .fetch_one(&mut *self.turn().await?)
         .await
         .map_err(failed("look an attempt up"))?;
         Ok(known > 0)

@@ -35,7 +35,7 @@ impl Store {
             None => query,
             Some(phase) => query.bind(phase.as_str()),
         };
-        let rows = query.fetch_all(&self.pool).await.map_err(failed("list jobs"))?;
+        let rows = query.fetch_all(&mut *self.turn().await?).await.map_err(failed("list jobs"))?;
         let mut jobs = rows.iter().map(read_job).collect::<Result<Vec<Job>, Error>>()?;
         let limit = usize::try_from(page.limit).unwrap_or(usize::MAX);
         let more = jobs.len() > limit;

@@ -30,12 +30,13 @@ use std::{
 };
 
 use sqlx::{
-    Connection as _, Sqlite, SqliteConnection, SqlitePool, Transaction,
+    Sqlite, SqliteConnection, Transaction,
     migrate::MigrateError,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 use tokio::time::{Instant, sleep};
 
+use self::turn::{Database, Turn};
 pub use self::{
     cases::CaseChange,
     counts::Counts,
@@ -71,7 +72,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// The store.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pool: SqlitePool,
+    database: Database,
     id: String,
     /// Told when something may have been put in the outbox.
     outbox: std::sync::Arc<tokio::sync::Notify>,
@@ -186,31 +187,26 @@ impl Store {
             .pragma("wal_autocheckpoint", LOG_PAGES)
             // What a statement changes is kept until it is done, so that it can be undone alone: not in a file.
             .pragma("temp_store", "memory");
-        let pool = SqlitePoolOptions::new()
-            .max_connections(1)
-            // A file needs no sign of life from its other end.
-            .test_before_acquire(false)
-            .after_release(|connection, _| Box::pin(is_clean(connection)))
-            .connect_with(options)
-            .await
-            .map_err(failed("open the database"))?;
+        let database = Database::open(options).await?;
+        let mut turn = database.turn().await?;
         let found: String = sqlx::query_scalar("SELECT sqlite_version()")
-            .fetch_one(&pool)
+            .fetch_one(&mut *turn)
             .await
             .map_err(failed("read SQLite's version"))?;
         if version(&found) < SQLITE_FLOOR {
             return Err(Error::TooOld { found });
         }
-        migrate(&pool).await.map_err(Error::Migrate)?;
+        migrate(&mut turn).await.map_err(Error::Migrate)?;
         sqlx::query("INSERT INTO settings (name, value) VALUES ('store_id', $1) ON CONFLICT DO NOTHING")
             .bind(JobId::new().to_string())
-            .execute(&pool)
+            .execute(&mut *turn)
             .await
             .map_err(failed("name the store"))?;
-        let id = setting(&pool, "store_id").await?.unwrap_or_default();
-        let revision = setting(&pool, REVISION).await?.and_then(|text| Revision::parse(&text).ok());
+        let id = setting(&mut turn, "store_id").await?.unwrap_or_default();
+        let revision = setting(&mut turn, REVISION).await?.and_then(|text| Revision::parse(&text).ok());
+        drop(turn);
         Ok(Self {
-            pool,
+            database,
             id,
             revision: std::sync::Arc::new(tokio::sync::watch::Sender::new(revision)),
             outbox: std::sync::Arc::default(),
@@ -235,18 +231,19 @@ impl Store {
 
     /// A note that was left with [`Self::set`].
     pub async fn get(&self, name: &str) -> Result<Option<String>, Error> {
-        setting(&self.pool, name).await
+        setting(&mut *self.turn().await?, name).await
     }
 
     /// Leaves a note under a name.
     pub async fn set(&self, name: &str, value: &str) -> Result<(), Error> {
-        let mut transaction = self.begin().await?;
+        let mut turn = self.turn().await?;
+        let mut transaction = turn.transaction().await?;
         write_setting(&mut transaction, name, value).await?;
         transaction.commit().await.map_err(failed("commit a setting"))
     }
 
-    async fn begin(&self) -> Result<Transaction<'_, Sqlite>, Error> {
-        self.pool.begin().await.map_err(failed("begin a transaction"))
+    async fn turn(&self) -> Result<Turn, Error> {
+        self.database.turn().await
     }
 
     /// Tells whoever waits for it that jobs were put on record: their phases may have changed.
@@ -260,7 +257,7 @@ impl Store {
     /// Executes a statement as it is.
     #[cfg(test)]
     pub(crate) async fn execute(&self, text: &'static str) {
-        sqlx::query(text).execute(&self.pool).await.unwrap();
+        sqlx::query(text).execute(&mut *self.turn().await.unwrap()).await.unwrap();
     }
 
     /// Gives no revision until one is on record.
@@ -271,39 +268,31 @@ impl Store {
 
     /// Finishes what is under way and closes the database.
     pub async fn close(&self) {
-        self.pool.close().await;
+        self.database.close().await;
     }
-}
-
-/// Whether a connection has no transaction left. Where the disk is full SQLite rolls one back by itself, sqlx counts it as
-/// open from then on, and what it takes for commits later may be none: such a connection is replaced.
-async fn is_clean(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
-    if connection.is_in_transaction() {
-        // A rollback may be on its way.
-        connection.ping().await?;
-    }
-    Ok(!connection.is_in_transaction())
 }
 
 /// Brings the database to this version's form, in one transaction for each migration that it has not had.
-async fn migrate(pool: &SqlitePool) -> Result<(), MigrateError> {
+async fn migrate(connection: &mut SqliteConnection) -> Result<(), MigrateError> {
     let migrator = sqlx::migrate!("src/store/migrations");
     // A new database has no such table.
-    let had: i64 =
-        sqlx::query_scalar("SELECT COUNT(*) FROM _sqlx_migrations").fetch_one(pool).await.unwrap_or_default();
+    let had: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM _sqlx_migrations")
+        .fetch_one(&mut *connection)
+        .await
+        .unwrap_or_default();
     for migration in migrator.iter().skip(usize::try_from(had).unwrap_or_default()) {
         fail_point::before("migrated");
-        migrator.run_to(migration.version, pool).await?;
+        migrator.run_to(migration.version, &mut *connection).await?;
         fail_point::after("migrated");
     }
     // It refuses a database with migrations that this version does not know, or that read otherwise.
-    migrator.run(pool).await
+    migrator.run(connection).await
 }
 
-async fn setting(pool: &SqlitePool, name: &str) -> Result<Option<String>, Error> {
+async fn setting(connection: &mut SqliteConnection, name: &str) -> Result<Option<String>, Error> {
     sqlx::query_scalar("SELECT value FROM settings WHERE name = $1")
         .bind(name)
-        .fetch_optional(pool)
+        .fetch_optional(connection)
         .await
         .map_err(failed("read a setting"))
 }
@@ -395,8 +384,10 @@ mod tests {
             let store = Store::open(crashed.path()).await.unwrap();
             let intake = Intake { revision: None, jobs: vec![(job("a"), "seen", None)], past: vec![] };
             store.take_in(&intake, Timestamp::UNIX_EPOCH).await.unwrap();
-            let check: String =
-                sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&store.pool).await.unwrap();
+            let check: String = sqlx::query_scalar("PRAGMA integrity_check")
+                .fetch_one(&mut *store.turn().await.unwrap())
+                .await
+                .unwrap();
             assert_eq!(check, "ok", "after {written} bytes");
         }
     }

@@ -45,7 +45,7 @@ impl Store {
              SELECT receiver FROM earliest WHERE due_at <= $1 ORDER BY due_at",
         )
         .bind(now.as_millisecond())
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.turn().await?)
         .await
         .map_err(failed("look for due webhooks"))
     }
@@ -67,7 +67,7 @@ impl Store {
         .bind(receiver)
         .bind(now.as_millisecond())
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.turn().await?)
         .await
         .map_err(failed("read due webhooks"))?;
         Ok(rows.iter().map(read).collect())
@@ -77,7 +77,7 @@ impl Store {
     pub async fn next_webhook(&self, now: Timestamp) -> Result<Option<Timestamp>, Error> {
         let due: Option<i64> = sqlx::query_scalar("SELECT MIN(due_at) FROM webhooks WHERE due_at > $1")
             .bind(now.as_millisecond())
-            .fetch_one(&self.pool)
+            .fetch_one(&mut *self.turn().await?)
             .await
             .map_err(failed("look for the next webhook"))?;
         Ok(due.and_then(|millisecond| Timestamp::from_millisecond(millisecond).ok()))
@@ -85,7 +85,8 @@ impl Store {
 
     /// Takes note that a request is about to be made for each of these: it counts, whatever becomes of it.
     pub async fn request_webhooks(&self, webhooks: &mut [Webhook], now: Timestamp) -> Result<(), Error> {
-        let mut transaction = self.begin().await?;
+        let mut turn = self.turn().await?;
+        let mut transaction = turn.transaction().await?;
         for webhook in webhooks {
             webhook.requests += 1;
             delay(&mut transaction, webhook, now).await?;
@@ -95,14 +96,16 @@ impl Store {
 
     /// Takes note that a request failed: the next one is due after the pause.
     pub async fn postpone_webhook(&self, webhook: &Webhook, now: Timestamp) -> Result<(), Error> {
-        let mut transaction = self.begin().await?;
+        let mut turn = self.turn().await?;
+        let mut transaction = turn.transaction().await?;
         delay(&mut transaction, webhook, now).await?;
         transaction.commit().await.map_err(failed("commit a failed webhook"))
     }
 
     /// Takes a webhook that was delivered out of the outbox.
     pub async fn webhook_delivered(&self, webhook: &Webhook) -> Result<(), Error> {
-        let mut transaction = self.begin().await?;
+        let mut turn = self.turn().await?;
+        let mut transaction = turn.transaction().await?;
         remove(&mut transaction, webhook).await?;
         transaction.commit().await.map_err(failed("commit a delivered webhook"))
     }
@@ -110,7 +113,8 @@ impl Store {
     /// Takes a webhook that no further request is made for out of the outbox, and gives how many ended so in
     /// all the store's life.
     pub async fn webhook_given_up(&self, webhook: &Webhook) -> Result<u64, Error> {
-        let mut transaction = self.begin().await?;
+        let mut turn = self.turn().await?;
+        let mut transaction = turn.transaction().await?;
         remove(&mut transaction, webhook).await?;
         let count: String = sqlx::query_scalar(
             "INSERT INTO settings (name, value) VALUES ('webhooks_given_up', '1')
@@ -130,7 +134,8 @@ impl Store {
 
     /// Takes note that a receiver wants no more of a job: what waits for it goes, and nothing more comes.
     pub async fn end_webhooks(&self, webhook: &Webhook) -> Result<(), Error> {
-        let mut transaction = self.begin().await?;
+        let mut turn = self.turn().await?;
+        let mut transaction = turn.transaction().await?;
         for statement in [
             "INSERT INTO webhooks_ended (job_id, url) VALUES ($1, $2) ON CONFLICT DO NOTHING",
             "DELETE FROM webhooks WHERE job_id = $1 AND url = $2",

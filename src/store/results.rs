@@ -27,7 +27,7 @@ impl Store {
              WHERE pushed_at IS NULL ORDER BY job_id LIMIT $1",
         )
         .bind(limit)
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.turn().await?)
         .await
         .map_err(failed("read the pending results"))?;
         Ok(rows
@@ -44,7 +44,8 @@ impl Store {
     /// Takes note that results are in the ops repo. A result that was replaced meanwhile stays
     /// pending; the content of a pushed one is not kept twice.
     pub async fn results_pushed(&self, results: &[PendingResult], now: Timestamp) -> Result<(), Error> {
-        let mut transaction = self.begin().await?;
+        let mut turn = self.turn().await?;
+        let mut transaction = turn.transaction().await?;
         for result in results {
             sqlx::query("UPDATE results SET pushed_at = $1, content = '' WHERE path = $2 AND content = $3")
                 .bind(now.as_millisecond())

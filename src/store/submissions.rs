@@ -47,7 +47,7 @@ pub enum KeyUse {
 impl Store {
     /// What `key` was used for before; `None` where it is new. It is known for as long as its job.
     pub async fn key_use(&self, key: &IdempotencyKey) -> Result<Option<KeyUse>, Error> {
-        key_use(Turn::take(&self.pool).await?.connection(), key).await
+        key_use(&mut *self.turn().await?, key).await
     }
 
     /// Puts submissions on record in one transaction. Gives for each what its key was used for before; of one
@@ -57,14 +57,14 @@ impl Store {
         submissions: &[Submission],
         now: Timestamp,
     ) -> Result<Vec<Option<KeyUse>>, Error> {
-        let mut turn = Turn::take(&self.pool).await?;
+        let mut turn = self.turn().await?;
         let mut statements = Turn::statements();
         let mut uses: Vec<Option<KeyUse>> = Vec::with_capacity(submissions.len());
         for (at, Submission { job, key, .. }) in submissions.iter().enumerate() {
             uses.push(match key {
                 Some(key) => match used_by(key, &submissions[..at], &uses) {
                     Some(first) => Some(first),
-                    None => key_use(turn.connection(), key).await?,
+                    None => key_use(&mut turn, key).await?,
                 },
                 None => None,
             });
@@ -88,8 +88,10 @@ impl Store {
     pub async fn submitted_action(&self, job_id: JobId) -> Result<Option<String>, Error> {
         let action = sqlx::query_scalar("SELECT action FROM submissions WHERE job_id = $1")
             .bind(job_id.to_string())
-            .fetch_optional(&self.pool);
-        Ok(action.await.map_err(failed("read a submitted action"))?.flatten())
+            .fetch_optional(&mut *self.turn().await?)
+            .await
+            .map_err(failed("read a submitted action"))?;
+        Ok(action.flatten())
     }
 
     /// At most `limit` submitted jobs that ended before `end` and whose result, if it goes to the ops repo, is
@@ -103,7 +105,7 @@ impl Store {
         )
         .bind(end.as_millisecond())
         .bind(limit)
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.turn().await?)
         .await
         .map_err(failed("look for ended submissions"))?;
         Ok(rows.iter().filter_map(|row| row.get::<String, _>(0).parse().ok()).collect())
@@ -115,7 +117,8 @@ impl Store {
     /// Its children and admissions stay known, so that nothing of it is taken for somebody else's and no
     /// launch gate opens twice.
     pub async fn forget_submission(&self, job_id: JobId, end: Timestamp) -> Result<bool, Error> {
-        let mut transaction = self.begin().await?;
+        let mut turn = self.turn().await?;
+        let mut transaction = turn.transaction().await?;
         let job_id = job_id.to_string();
         let gone = sqlx::query(
             "DELETE FROM submissions WHERE job_id = $1 AND ended_at < $2

@@ -31,7 +31,8 @@ pub struct TriggerChange<'change> {
 impl Store {
     /// Puts a decision on record.
     pub async fn save_trigger(&self, change: &TriggerChange<'_>) -> Result<(), Error> {
-        let mut transaction = self.begin().await?;
+        let mut turn = self.turn().await?;
+        let mut transaction = turn.transaction().await?;
         if let Some((name, own)) = change.own {
             write_state(&mut transaction, &format!("own/{name}"), own).await?;
         }
@@ -70,7 +71,7 @@ impl Store {
     async fn trigger_state<T: DeserializeOwned + Default>(&self, name: &str) -> Result<T, Error> {
         let record: Option<String> = sqlx::query_scalar("SELECT record FROM trigger_states WHERE name = $1")
             .bind(name)
-            .fetch_optional(&self.pool)
+            .fetch_optional(&mut *self.turn().await?)
             .await
             .map_err(failed("read a trigger's state"))?;
         record.map_or_else(|| Ok(T::default()), |record| read(name, &record))
@@ -83,7 +84,7 @@ impl Store {
         )
         .bind(trigger)
         .bind(limit)
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.turn().await?)
         .await
         .map_err(failed("read a trigger's events"))?;
         rows.iter().map(|row| read(trigger, row.get(0))).collect()
@@ -94,7 +95,7 @@ impl Store {
         let record: Option<String> =
             sqlx::query_scalar("SELECT record FROM trigger_events WHERE event_id = $1")
                 .bind(event_id.to_string())
-                .fetch_optional(&self.pool)
+                .fetch_optional(&mut *self.turn().await?)
                 .await
                 .map_err(failed("look a trigger's event up"))?;
         record.map(|record| read("", &record)).transpose()
@@ -109,7 +110,8 @@ impl Store {
         now: Timestamp,
         forget: Timestamp,
     ) -> Result<bool, Error> {
-        let mut transaction = self.begin().await?;
+        let mut turn = self.turn().await?;
+        let mut transaction = turn.transaction().await?;
         sqlx::query("DELETE FROM trigger_signatures WHERE at < $1")
             .bind(forget.as_millisecond())
             .execute(&mut *transaction)
@@ -140,7 +142,7 @@ impl Store {
             .bind(trigger)
             .bind(refused)
             .bind(keep)
-            .execute(&self.pool)
+            .execute(&mut *self.turn().await?)
             .await
             .map_err(failed("forget a trigger's events"))?;
         }

@@ -16,7 +16,7 @@ impl Store {
         )
         .bind(id)
         .bind(now.as_millisecond())
-        .execute(&self.pool)
+        .execute(&mut *self.turn().await?)
         .await
         .map_err(failed("note the use of a variant"))
         .map(drop)
@@ -27,7 +27,7 @@ impl Store {
         sqlx::query("INSERT INTO variants (id, used_at) VALUES ($1, $2) ON CONFLICT DO NOTHING")
             .bind(id)
             .bind(now.as_millisecond())
-            .execute(&self.pool)
+            .execute(&mut *self.turn().await?)
             .await
             .map_err(failed("note a variant"))
             .map(drop)
@@ -36,7 +36,7 @@ impl Store {
     /// Every known variant, and when it was last used.
     pub async fn variants(&self) -> Result<BTreeMap<String, Timestamp>, Error> {
         let rows = sqlx::query("SELECT id, used_at FROM variants")
-            .fetch_all(&self.pool)
+            .fetch_all(&mut *self.turn().await?)
             .await
             .map_err(failed("read the variants"))?;
         let used_at = |millisecond| Timestamp::from_millisecond(millisecond).unwrap_or(Timestamp::UNIX_EPOCH);
@@ -47,7 +47,7 @@ impl Store {
     pub async fn forget_variant(&self, id: &str) -> Result<(), Error> {
         sqlx::query("DELETE FROM variants WHERE id = $1")
             .bind(id)
-            .execute(&self.pool)
+            .execute(&mut *self.turn().await?)
             .await
             .map_err(failed("forget a variant"))
             .map(drop)
