@@ -156,8 +156,7 @@ async fn a_task_restarted_by_hand_does_not_run_its_formula_again() {
     world.ops.commit("a formula", &[("formulas/wait.sh", Some(&waiting_formula(&world)))]);
     world.commit_action("again", "wait", "");
     let allocation = started(&world).await;
-    let path = format!("/v1/client/allocation/{allocation}/restart");
-    world.nomad.request(Method::PUT, &path, Some(json!({"TaskName": "runner"}))).await.unwrap();
+    world.restart_task(&allocation, "runner").await;
     let result = world.result("again", LIMIT).await;
     ends(&result, "failed", "restarted");
     assert_eq!(result["exit_code"], 121, "{result}");

@@ -325,7 +325,7 @@ async fn by_hand(world: &World, meta: Value, script: &str) -> Value {
         let results = paths.iter().filter(|path| path.starts_with("actions/by-hand/"));
         let mut read = results.filter_map(|path| serde_json::from_str::<Value>(&world.ops.read(path)?).ok());
         read.find(|result| result["attempts"][0]["nomad_job_id"] == child.as_str())
-            .ok_or_else(|| format!("{paths:?}"))
+            .ok_or_else(|| format!("{paths:?}; {}", world.end_of_log()))
     })
     .await
 }

@@ -3,11 +3,12 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use consign::dev::servers::Port;
+use reqwest::Method;
 use secrecy::ExposeSecret as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Git, NomadApi, Servers, servers, shared::AUTH_PATH, tell_failures, wait_for};
+use super::{Git, LIMIT, NomadApi, Servers, servers, shared::AUTH_PATH, tell_failures, wait_for};
 
 /// A test's own Nomad namespace, names in Vault, folder and ops repo.
 #[derive(Debug)]
@@ -145,13 +146,29 @@ push_interval = "100ms"
         members.iter().map(|id| id.as_str().unwrap().to_owned()).collect()
     }
 
+    /// The last lines that the agent logged, for messages.
+    pub(crate) fn end_of_log(&self) -> String {
+        let log = fs::read_to_string(self.path("consign.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().rev().take(12).collect();
+        format!("the agent logged, the last first: {lines:#?}")
+    }
+
+    /// Restarts the task of an allocation, as somebody may by hand. Nomad does so once it has noted that it runs.
+    pub(crate) async fn restart_task(&self, allocation: &str, task: &str) {
+        let path = format!("/v1/client/allocation/{allocation}/restart");
+        wait_for("a task to be restarted", LIMIT, async || {
+            self.nomad.request(Method::PUT, &path, Some(json!({ "TaskName": task }))).await.map(drop)
+        })
+        .await;
+    }
+
     /// Waits for the result file of the action `id` in the ops repo, in whatever folder, and gives its content.
     pub(crate) async fn result(&self, id: &str, limit: Duration) -> Value {
         let name = format!("{id}.result.json");
         wait_for(&name, limit, async || {
             let paths = self.ops.paths();
             let found = paths.iter().find(|path| path.rsplit('/').next() == Some(name.as_str()));
-            let path = found.ok_or_else(|| format!("the repository has {paths:?}"))?;
+            let path = found.ok_or_else(|| format!("the repository has {paths:?}; {}", self.end_of_log()))?;
             let text = self.ops.read(path).ok_or_else(|| format!("{path} went away"))?;
             serde_json::from_str(&text).map_err(|error| format!("{path}: {error}: {text}"))
         })
