@@ -238,7 +238,7 @@ fn where_the_pipe_is_out_of_reach_and_the_log_is_not_whole_the_end_waits_for_qui
 
 /// Reads all that a formula prints, copies `before` bytes of it to the log, and the rest once the wrapper has told
 /// of what is missing and `patience` is over. Gives what the report says at the end.
-fn copied_late(shell: &[&str], before: usize, patience: Duration, rest: bool) -> Report {
+async fn copied_late(shell: &[&str], before: usize, patience: Duration, rest: bool) -> Report {
     const PRINTED: &[u8] = b"one\ntwo\n";
     let task = Task::new("", "echo one; printf two");
     fs::create_dir(task.path("alloc/logs")).unwrap();
@@ -256,7 +256,7 @@ fn copied_late(shell: &[&str], before: usize, patience: Duration, rest: bool) ->
     while report().missing != missing || began.elapsed() < patience {
         assert!(began.elapsed() < Duration::from_secs(30), "{shell:?}: {:?}", report());
         assert_eq!(child.try_wait().unwrap(), None, "{shell:?}");
-        std::thread::sleep(Duration::from_millis(20));
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     if rest {
         fs::write(&log, PRINTED).unwrap();
@@ -267,17 +267,17 @@ fn copied_late(shell: &[&str], before: usize, patience: Duration, rest: bool) ->
     report()
 }
 
-#[test]
-fn where_the_pipe_is_out_of_reach_the_end_waits_for_all_of_the_copy() {
+#[tokio::test]
+async fn where_the_pipe_is_out_of_reach_the_end_waits_for_all_of_the_copy() {
     for shell in shells() {
-        let report = copied_late(&shell, 5, Duration::from_secs(4), true);
+        let report = copied_late(&shell, 5, Duration::from_secs(4), true).await;
         assert_eq!((report.ended, report.missing), (Some(Ended::Exit(0)), 0), "{shell:?}");
     }
 }
 
-#[test]
-fn what_is_never_copied_is_reported() {
-    let report = copied_late(&["sh"], 4, Duration::ZERO, false);
+#[tokio::test]
+async fn what_is_never_copied_is_reported() {
+    let report = copied_late(&["sh"], 4, Duration::ZERO, false).await;
     assert_eq!((report.ended, report.missing), (Some(Ended::Exit(0)), 4));
 }
 
