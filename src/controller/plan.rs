@@ -239,10 +239,6 @@ fn launched(job: &Job, attempt: &Attempt, seen: &Seen, context: Context) -> Next
     {
         return Next::Do(Step::Conclude { allocation: allocation.id.clone() });
     }
-    // Nothing was admitted, so nothing of it can start any more, however long Nomad takes to end what waits at the gate.
-    if let (Some(stopped), None) = (&attempt.stopped, &attempt.allocation) {
-        return Next::Do(Step::GiveUp(stopped.clone()));
-    }
     if seen.gone {
         return Next::Do(gone(job, attempt));
     }
@@ -509,21 +505,14 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_job_is_stopped_once_and_waits_for_its_end_where_it_was_admitted() {
+    fn a_cancelled_job_is_stopped_once_and_waits_for_its_end() {
         let waiting = seen(vec![allocation("one", "pending", 5)]);
-        let stopped = |count| {
-            let mut job = cancelled(job(count));
-            let Next::Do(Step::Stop(reason)) = next(&job, &waiting, context(0)) else { panic!() };
-            job.apply(Event::Stopped(reason), at(0)).unwrap();
-            job
-        };
-        let admitted = stopped(4);
-        assert_eq!(next(&admitted, &waiting, context(0)), Next::Wait(Some(at(1))));
+        let mut job = cancelled(job(4));
+        let Next::Do(Step::Stop(reason)) = next(&job, &waiting, context(0)) else { panic!() };
+        job.apply(Event::Stopped(reason), at(0)).unwrap();
+        assert_eq!(next(&job, &waiting, context(0)), Next::Wait(Some(at(1))));
         let ended = seen(vec![allocation("one", client_status::COMPLETE, 6)]);
-        assert!(matches!(next(&admitted, &ended, context(0)), Next::Do(Step::Conclude { .. })));
-        let at_the_gate = stopped(2);
-        assert_eq!(at_the_gate.attempt().unwrap().allocation, None);
-        assert!(matches!(next(&at_the_gate, &waiting, context(0)), Next::Do(Step::GiveUp(_))));
+        assert!(matches!(next(&job, &ended, context(0)), Next::Do(Step::Conclude { .. })));
     }
 
     #[test]
