@@ -100,10 +100,17 @@ async fn receivers_that_fail_are_slow_or_send_elsewhere_change_nothing_for_other
     for id in &ids {
         assert_eq!(world.result(id, LIMIT).await["outcome"], "succeeded");
     }
-    let told = good.wait_for(4 * ids.len(), LIMIT).await;
+    // Where the machine is busy, one whose answer comes late is sent once more.
+    let told = wait_for("each webhook", LIMIT, async || {
+        let mut bodies: Vec<Value> = good.got().iter().map(receiver::Got::json).collect();
+        let mut known = BTreeSet::new();
+        bodies.retain(|body| known.insert(body["id"].to_string()));
+        if bodies.len() >= 4 * ids.len() { Ok(bodies) } else { Err(format!("{} came", bodies.len())) }
+    })
+    .await;
     for id in &ids {
         let bodies: Vec<Value> =
-            told.iter().map(receiver::Got::json).filter(|body| body["action_id"] == id.as_str()).collect();
+            told.iter().filter(|body| body["action_id"] == id.as_str()).cloned().collect();
         assert_eq!(states(&bodies), ["queued", "loading", "working", "done"], "{id}");
     }
     assert!(slow.most_at_a_time() <= 4, "{}", slow.most_at_a_time());
