@@ -16,6 +16,8 @@ use crate::{
 pub(super) enum Met {
     /// It is an ended job's, another agent's, or dead: nothing to do.
     Old,
+    /// Nomad does not know it: no longer, or not yet, for it tells of a change a moment before that can be read.
+    Absent,
     /// It was stopped, because it looks like one of consign's own and is none.
     Stopped,
     /// It is followed from now on.
@@ -34,7 +36,7 @@ pub(super) async fn meet(rooms: &Rooms, rules: &adopt::Rules, child_id: &str) ->
         stop(rooms, child_id).await?;
         return Ok(Met::Stopped);
     }
-    let Some(child) = rooms.nomad.child(child_id).await? else { return Ok(Met::Old) };
+    let Some(child) = rooms.nomad.child(child_id).await? else { return Ok(Met::Absent) };
     if dispatch_id_of(child_id).is_some() || !child.dispatch_idempotency_token.is_empty() {
         if !rooms.owns_repo().await? {
             return Ok(Met::Old);

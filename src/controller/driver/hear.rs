@@ -66,8 +66,8 @@ impl Driver {
                 self.insert(*job);
                 self.consider(job_id);
             }
-            // The next scan meets it again.
-            Err(_) => {}
+            // The next event or scan meets it again.
+            Ok(Met::Absent) | Err(_) => {}
         }
     }
 

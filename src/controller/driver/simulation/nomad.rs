@@ -1,7 +1,7 @@
 //! A stand-in for Nomad: one parameterized job, its children and their allocations, which misbehave as the real
 //! ones were measured to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -92,6 +92,10 @@ pub(super) struct Nomad {
     changed: Vec<String>,
     /// The independent ledger of the tasks.
     pub(super) starts: Vec<Start>,
+    /// The children that were dispatched by hand, unless they are among what was lost.
+    pub(super) by_hand: Vec<String>,
+    /// Those that nobody has asked for yet.
+    unread: BTreeSet<String>,
     pub(super) faults: Faults,
     /// Until when nobody answers at its address.
     pub(super) down_until: i64,
@@ -124,6 +128,8 @@ impl Nomad {
     pub(super) fn forget(&mut self) {
         self.children.clear();
         self.allocations.clear();
+        self.by_hand.clear();
+        self.unread.clear();
         self.index = 0;
     }
 
@@ -293,7 +299,9 @@ impl Nomad {
     /// Somebody dispatches a child by hand.
     pub(super) fn dispatch_by_hand(&mut self, now: i64, random: &mut Random) {
         let body = json!({ "Meta": { "secrets": "" }, "Payload": "c2NyaXB0" });
-        self.make(&body, String::new(), now, random);
+        let child = self.make(&body, String::new(), now, random);
+        self.unread.insert(child.clone());
+        self.by_hand.push(child);
     }
 
     fn make(&mut self, body: &Value, token: String, now: i64, random: &mut Random) -> String {
@@ -361,6 +369,8 @@ impl Nomad {
                 json!({ "ID": PARENT, "Meta": { MARKER: self.marker }, "Stop": false, "JobModifyIndex": 1 }),
             ),
             ("GET", ["job", id]) => match self.children.iter().find(|child| child.id == *id) {
+                // An event is told before what it tells of can be read.
+                Some(_) if self.unread.remove(*id) => (404, json!("job not found")),
                 Some(child) => (200, self.record(child)),
                 None => (404, json!("job not found")),
             },

@@ -85,6 +85,14 @@ pub(super) async fn results(bench: &Bench, world: &RefCell<World>) -> Result<(),
             }
         }
     }
+    let by_hand = world.borrow().nomad.by_hand.clone();
+    for child in by_hand {
+        let Some(job) = bench.store.job_of_child(&child).await.unwrap() else {
+            return Err(format!("nobody took notice of {child}, which was dispatched by hand"));
+        };
+        let job = bench.store.job(job.parse().unwrap()).await.unwrap();
+        ended_once(&world.borrow(), &child, &job.ok_or_else(|| format!("{child} is not on record"))?)?;
+    }
     let submitted = world.borrow().submitted.clone();
     for (job_id, needs_approval) in submitted {
         let Some(job) = bench.store.job(job_id).await.unwrap() else {
