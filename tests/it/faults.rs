@@ -1,6 +1,7 @@
 //! Servers, networks and disks that misbehave: each action still starts once and has one result.
 
 mod clock;
+mod database;
 mod disk;
 mod leader;
 mod network;

@@ -320,12 +320,16 @@ async fn by_hand(world: &World, meta: Value, script: &str) -> Value {
     let body = json!({"Meta": meta, "Payload": STANDARD.encode(script)});
     let answer = world.nomad.request(Method::PUT, "/v1/job/sidecar/dispatch", Some(body)).await.unwrap();
     let child = answer["DispatchedJobID"].as_str().unwrap().to_owned();
+    let allocations = format!("/v1/job/{}/allocations?all=true", child.replace('/', "%2F"));
     wait_for(&format!("the result of {child}"), LIMIT, async || {
         let paths = world.ops.paths();
         let results = paths.iter().filter(|path| path.starts_with("actions/by-hand/"));
         let mut read = results.filter_map(|path| serde_json::from_str::<Value>(&world.ops.read(path)?).ok());
-        read.find(|result| result["attempts"][0]["nomad_job_id"] == child.as_str())
-            .ok_or_else(|| format!("{paths:?}; {}", world.end_of_log()))
+        if let Some(result) = read.find(|result| result["attempts"][0]["nomad_job_id"] == child.as_str()) {
+            return Ok(result);
+        }
+        let nomad = world.nomad.get(&allocations).await;
+        Err(format!("{paths:?}; {}; Nomad: {nomad:?}", world.end_of_log()))
     })
     .await
 }

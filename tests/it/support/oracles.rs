@@ -234,16 +234,28 @@ impl World {
         }
     }
 
-    /// The database is whole, and has every child that Nomad has.
-    async fn store_is_sound(&self, report: &mut Report) {
+    /// The agent's database, of a world whose agent has ended.
+    async fn database(&self) -> SqliteConnection {
         let file = SqliteConnectOptions::new().filename(self.path("store/consign.db"));
-        let mut database = SqliteConnection::connect_with(&file).await.unwrap();
+        SqliteConnection::connect_with(&file).await.unwrap()
+    }
+
+    /// What SQLite finds wrong with the agent's database; "ok" alone where that is nothing.
+    pub(crate) async fn database_says(&self) -> Vec<String> {
+        let mut database = self.database().await;
         let mut rows = Vec::new();
         for pragma in ["PRAGMA integrity_check", "PRAGMA foreign_key_check"] {
             rows.extend(sqlx::query(pragma).fetch_all(&mut database).await.unwrap());
         }
-        let said: Vec<String> = rows.iter().map(|row| row.try_get(0).unwrap_or_default()).collect();
+        database.close().await.unwrap();
+        rows.iter().map(|row| row.try_get(0).unwrap_or_default()).collect()
+    }
+
+    /// The database is whole, and has every child that Nomad has.
+    async fn store_is_sound(&self, report: &mut Report) {
+        let said = self.database_says().await;
         report.require(said == ["ok"], Breach::Lost, "", || format!("the database is not sound: {said:?}"));
+        let mut database = self.database().await;
         let known = sqlx::query_scalar::<_, String>("SELECT child FROM children").fetch_all(&mut database);
         let known: BTreeSet<String> = known.await.unwrap().into_iter().collect();
         let unknown: Vec<String> =
