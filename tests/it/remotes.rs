@@ -1,8 +1,6 @@
 //! Ops repos that are reached over the network.
 
-use std::os::unix::fs::PermissionsExt as _;
-
-use crate::support::{GitHttp, LIMIT, World, wait_for};
+use crate::support::{GitHttp, LIMIT, World, program, wait_for};
 
 const HELLO: (&str, Option<&str>) = ("formulas/hello.sh", Some("echo hello\n"));
 
@@ -48,16 +46,15 @@ async fn a_wrong_password_is_explained_at_start_without_showing_it() {
 async fn a_repo_over_ssh_is_read_and_answered() {
     let world = World::new("ssh").await;
     // In place of ssh: it notes how it was called, and runs git here instead of on the host.
-    let (program, calls) = (world.path("ssh"), world.path("calls"));
+    let (ssh, calls) = (world.path("ssh"), world.path("calls"));
     let script = format!(
         "#!/bin/sh\necho \"$@\" >>{}\nfor command; do :; done\nexec sh -c \"$command\"\n",
         calls.display()
     );
-    std::fs::write(&program, script).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    program(&ssh, &script);
     bootstrap(&world, &format!("ssh://git@ops.example{}", world.ops.bare.display()));
     world.ops.commit("a formula", &[HELLO]);
-    let agent = world.launch_agent_with(&[], &[("GIT_SSH_COMMAND", program.to_str().unwrap())]);
+    let agent = world.launch_agent_with(&[], &[("GIT_SSH_COMMAND", ssh.to_str().unwrap())]);
     agent.ready().await;
     world.commit_action("over-ssh", "hello", "");
     assert_eq!(world.result("over-ssh", LIMIT).await["outcome"], "succeeded");

@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use serde_json::Value;
 
-use crate::support::{Agent, LIMIT, World, action, ends, wait_for};
+use crate::support::{Agent, LIMIT, World, action, ends, program, wait_for};
 
 /// A world whose work needs signatures, the keys, and a token to look with.
 struct Signed {
@@ -99,11 +99,10 @@ fn openpgp_key(world: &World) -> Vec<u8> {
     let home = world.path("gnupg");
     fs::create_dir(&home).unwrap();
     fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).unwrap();
-    let program = world.path("gpg");
-    fs::write(&program, format!("#!/bin/sh\nexec gpg --homedir '{}' \"$@\"\n", home.display())).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let gpg = world.path("gpg");
+    program(&gpg, &format!("#!/bin/sh\nexec gpg --homedir '{}' \"$@\"\n", home.display()));
     let run = |arguments: &[&str]| {
-        let output = Command::new(&program).args(["--batch", "--quiet"]).args(arguments).output().unwrap();
+        let output = Command::new(&gpg).args(["--batch", "--quiet"]).args(arguments).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         output.stdout
     };

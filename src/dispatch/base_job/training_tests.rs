@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Child, Command},
     time::{Duration, Instant},
@@ -69,11 +68,9 @@ impl Training {
         assert!(request.payload.len() <= PAYLOAD, "{} bytes", request.payload.len());
         let env = parse_consign_meta(&request.meta["consign"]).unwrap().env;
         let task = Task::new("kind steps\ntimeout 60\n", &String::from_utf8(request.payload).unwrap());
-        let program = task.path("bin/awk");
         fs::create_dir(task.path("bin")).unwrap();
         let applet = if awk == "busybox" { " awk" } else { "" };
-        fs::write(&program, format!("#!/bin/sh\nexec {awk}{applet} \"$@\"\n")).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        task.program("bin/awk", &format!("#!/bin/sh\nexec {awk}{applet} \"$@\"\n"));
         Self { task, env }
     }
 

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Read as _,
-    os::unix::fs::{PermissionsExt as _, symlink},
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -42,9 +42,18 @@ impl Task {
         fs::create_dir_all(task.path("local/consign")).unwrap();
         fs::write(task.path("local/consign/plan"), plan).unwrap();
         fs::write(task.path("local/consign/wrapper"), WRAPPER_TEXT).unwrap();
-        fs::write(task.path("local/formula"), payload).unwrap();
-        fs::set_permissions(task.path("local/formula"), fs::Permissions::from_mode(0o755)).unwrap();
+        task.program("local/formula", payload);
         task
+    }
+
+    /// Writes a program. Another process writes it: the kernel runs no file that is open for writing (ETXTBSY), and a child
+    /// that another test starts has for a moment every file that is open here.
+    pub(super) fn program(&self, below: &str, text: &str) {
+        let written = self.path("program");
+        fs::write(&written, text).unwrap();
+        let installed =
+            Command::new("install").args(["-m", "755"]).args([&written, &self.path(below)]).status();
+        assert!(installed.unwrap().success(), "{below}");
     }
 
     pub(super) fn path(&self, below: &str) -> PathBuf {

@@ -13,6 +13,7 @@ pub(crate) mod images;
 mod nomad_api;
 mod oracles;
 mod own;
+mod program;
 mod proxy;
 mod random;
 mod result;
@@ -34,6 +35,7 @@ pub(crate) use oracles::{Accepted, Ends};
 #[cfg(feature = "fail-points")]
 pub(crate) use oracles::{Breach, untold};
 pub(crate) use own::OwnServers;
+pub(crate) use program::program;
 pub(crate) use proxy::{Fault, Proxy};
 pub(crate) use random::Random;
 #[cfg(feature = "fail-points")]
