@@ -37,6 +37,7 @@ pub mod nomad;
 pub mod ops_repo;
 pub mod outcome;
 pub mod page;
+pub mod program;
 pub mod queue;
 pub mod retry;
 pub mod sample;

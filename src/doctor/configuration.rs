@@ -6,6 +6,7 @@ use super::{Finding, Tokens};
 use crate::{
     agent,
     config::{Auth, Config, given},
+    program,
     telemetry::chain,
     tokens::TokensFile,
 };
@@ -62,7 +63,7 @@ pub(super) fn examine(config: &Config, tokens: &Tokens) -> Vec<Finding> {
         ("[approval] signers", &config.approval.signers, "ssh-keygen", "openssh-client"),
         ("[approval] openpgp_keys", &config.approval.openpgp_keys, "gpg", "gnupg"),
     ] {
-        if given(path).is_some() && !is_installed(program) {
+        if given(path).is_some() && program::find(program).is_none() {
             let message = format!("{key} needs {program}, which is not on PATH");
             let remedy = format!("Install it (Debian: {package}), and have it on the agent's PATH.");
             findings.push(Finding::failure(SUBJECT, message, remedy));
@@ -75,12 +76,6 @@ pub(super) fn examine(config: &Config, tokens: &Tokens) -> Vec<Finding> {
         Err(error) => Finding::failure(SUBJECT, error.to_string(), "Correct the file, or set [nomad] jobs."),
     });
     findings
-}
-
-/// Whether a program is in a folder of PATH.
-fn is_installed(program: &str) -> bool {
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&folders).any(|folder| folder.join(program).is_file())
 }
 
 /// A file that nobody else may read.

@@ -25,6 +25,7 @@ use tokio::{
 };
 
 use super::{Error, error::tells_of_damage, remote::redact};
+use crate::program;
 
 const GIT: &str = "git";
 
@@ -246,7 +247,9 @@ impl Git {
 
     /// The process with its whole environment.
     fn command(&self, invocation: &Invocation) -> Command {
-        let mut command = Command::new(invocation.program);
+        // What is not found is left to the start, which says so.
+        let found = program::find(invocation.program);
+        let mut command = Command::new(found.unwrap_or_else(|| invocation.program.into()));
         command.env_clear();
         for name in PASSED_ON {
             if let Some(value) = std::env::var_os(name) {

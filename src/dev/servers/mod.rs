@@ -125,9 +125,7 @@ fn program(name: &'static str, variable: &'static str) -> Result<String, Error> 
     if let Some(path) = env::var_os(variable).filter(|path| !path.is_empty()) {
         return Ok(path.to_string_lossy().into_owned());
     }
-    env::split_paths(&env::var_os("PATH").unwrap_or_default())
-        .map(|folder| folder.join(name))
-        .find(|path| path.is_file())
+    crate::program::find(name)
         .map(|path| path.to_string_lossy().into_owned())
         .ok_or(Error::Missing { name, variable })
 }

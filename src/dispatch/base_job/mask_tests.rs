@@ -7,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::wrapper_tests::{Ending, Task, found, shells};
-use crate::dispatch::report::Ended;
+use super::wrapper_tests::{Ending, Task, shells};
+use crate::{dispatch::report::Ended, program};
 
 /// Secrets with everything that a shell, a regular expression or awk could take for more than a byte.
 const ODD: &str = "s3c.r*t[x]$^(\\/&|?)+{2} \"'`%s\\n ä🔑";
@@ -16,7 +16,8 @@ const LINES: &str = "-----BEGIN KEY-----\nb2Rk+/=\tline two\r\nshort\n";
 
 /// Every shell with every awk; both kinds of awk differ in what they make of NUL.
 fn surroundings() -> Vec<(Vec<&'static str>, &'static str)> {
-    let awks: Vec<&str> = ["mawk", "gawk", "busybox"].into_iter().filter(|awk| found(awk)).collect();
+    let awks: Vec<&str> =
+        ["mawk", "gawk", "busybox"].into_iter().filter(|awk| program::find(awk).is_some()).collect();
     shells().into_iter().flat_map(|shell| awks.iter().map(move |awk| (shell.clone(), *awk))).collect()
 }
 
@@ -25,8 +26,7 @@ fn command(task: &Task, shell: &[&str], awk: &str, secrets: &[(&str, &str)]) -> 
     let bin = task.path("bin");
     fs::create_dir_all(&bin).unwrap();
     // busybox goes by the name that it is called by.
-    let program = Command::new("which").arg(awk).output().unwrap().stdout;
-    symlink(String::from_utf8(program).unwrap().trim(), bin.join("awk")).unwrap();
+    symlink(program::find(awk).unwrap(), bin.join("awk")).unwrap();
     let names: Vec<&str> = secrets.iter().map(|(name, _)| *name).collect();
     let mut command = task.command(shell);
     command
@@ -194,8 +194,7 @@ fn the_token_of_a_bot_is_masked() {
 fn a_formula_is_not_run_where_nothing_can_mask_its_secrets() {
     let bin = tempfile::tempdir().unwrap();
     for name in ["sh", "dd", "tr", "mkfifo", "mkdir", "rm", "mv", "cat", "chmod", "sleep"] {
-        let place = Command::new("which").arg(name).output().unwrap().stdout;
-        symlink(String::from_utf8(place).unwrap().trim(), bin.path().join(name)).unwrap();
+        symlink(program::find(name).unwrap(), bin.path().join(name)).unwrap();
     }
     let task = Task::new("", "echo ran >ran; echo \"$ODD\"");
     let mut command = task.command(&["/bin/sh"]);

@@ -10,10 +10,11 @@ use std::{
 
 use serde_json::Value;
 
-use super::wrapper_tests::{Ending, Task, found, shells};
+use super::wrapper_tests::{Ending, Task, shells};
 use crate::{
     dispatch::request::{Request, Run, parse_consign_meta, tests::run},
     formula::{self, Formula},
+    program,
 };
 
 const PHASES: [&str; 8] = [
@@ -32,7 +33,7 @@ const PAYLOAD: usize = 8192;
 
 /// The awks of this machine.
 fn awks() -> Vec<&'static str> {
-    let awks: Vec<&str> = AWKS.into_iter().filter(|awk| found(awk)).collect();
+    let awks: Vec<&str> = AWKS.into_iter().filter(|awk| program::find(awk).is_some()).collect();
     assert!(!awks.is_empty(), "this machine has none of {AWKS:?}");
     awks
 }

@@ -10,16 +10,15 @@ use std::{
 };
 
 use super::WRAPPER_TEXT;
-use crate::dispatch::report::{self, Ended, Report};
-
-pub(super) fn found(program: &str) -> bool {
-    Command::new("which").arg(program).stdout(Stdio::null()).status().unwrap().success()
-}
+use crate::{
+    dispatch::report::{self, Ended, Report},
+    program,
+};
 
 pub(super) fn shells() -> Vec<Vec<&'static str>> {
     [vec!["sh"], vec!["dash"], vec!["bash", "--posix"], vec!["busybox", "sh"]]
         .into_iter()
-        .filter(|shell| found(shell[0]))
+        .filter(|shell| program::find(shell[0]).is_some())
         .collect()
 }
 
@@ -385,13 +384,11 @@ fn a_step_and_the_job_have_times_of_their_own() {
 fn without_setsid_the_formula_alone_is_ended() {
     let bin = tempfile::tempdir().unwrap();
     for name in ["sh", "env", "mkdir", "rm", "mv", "cat", "chmod", "sleep", "true"] {
-        let place = Command::new("which").arg(name).output().unwrap().stdout;
-        symlink(String::from_utf8(place).unwrap().trim(), bin.path().join(name)).unwrap();
+        symlink(program::find(name).unwrap(), bin.path().join(name)).unwrap();
     }
-    let task = Task::new("timeout 1\n", "#!/bin/sleep 300\n");
+    let task = Task::new("timeout 1\n", "exec sleep 300\n");
     let mut command = Command::new("/bin/sh");
     command.arg(task.path("local/consign/wrapper")).env("PATH", bin.path());
     command.env("NOMAD_ALLOC_DIR", task.path("alloc")).env("NOMAD_TASK_DIR", task.path("local"));
-    fs::write(task.path("local/formula"), "exec sleep 300\n").unwrap();
     assert_eq!(command.status().unwrap().code(), Some(124));
 }

@@ -6,7 +6,10 @@ use std::{
     process::Command,
 };
 
-use consign::ops_repo::{Keys, OpsRepo, RemoteUrl, Settings};
+use consign::{
+    ops_repo::{Keys, OpsRepo, RemoteUrl, Settings},
+    program,
+};
 
 /// The ops repo `remote` as an agent with the plainest settings reads it, with its mirror in `folder`.
 pub(crate) async fn mirror(remote: &str, folder: PathBuf) -> OpsRepo {
@@ -129,7 +132,7 @@ impl Git {
 }
 
 fn run(folder: &Path, arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new("git")
+    let output = Command::new(program::find("git").expect("git is on PATH"))
         .args(arguments)
         .current_dir(folder)
         .env_clear()

@@ -9,6 +9,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use consign::program;
 use tokio::{io::AsyncWriteExt as _, net::TcpListener, process::Command, task::JoinHandle};
 
 /// A server for the repositories of one folder; it ends with the value.
@@ -59,7 +60,7 @@ async fn answer(
             .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"git\""));
         return refused;
     }
-    let mut child = Command::new("git")
+    let mut child = Command::new(program::find("git").expect("git is on PATH"))
         .arg("http-backend")
         .env_clear()
         .env("PATH", env::var_os("PATH").unwrap_or_default())

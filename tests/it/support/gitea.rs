@@ -7,7 +7,7 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use consign::dev::servers::Port;
+use consign::{dev::servers::Port, program};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -321,7 +321,7 @@ impl Drop for Gitea {
 }
 
 fn configuration(folder: &Path, port: u16) -> String {
-    let gitea = find_on_path("gitea").expect("gitea is on PATH: scripts/servers builds it");
+    let gitea = program::find("gitea").expect("gitea is on PATH: scripts/servers builds it");
     // Templates and translations lie beside the program.
     let files = gitea.parent().and_then(Path::parent).unwrap().join("static");
     format!(
@@ -338,9 +338,4 @@ fn configuration(folder: &Path, port: u16) -> String {
         folder = folder.display(),
         files = files.display(),
     )
-}
-
-fn find_on_path(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|found| found.is_file())
 }

@@ -8,6 +8,8 @@ use std::{
     process::Command,
 };
 
+use consign::program;
+
 /// busybox and nothing else; its user is root.
 pub(crate) const BUSYBOX: &str = "consign-test/busybox:1";
 /// The same, its user is not root.
@@ -78,11 +80,8 @@ fn root() -> tempfile::TempDir {
 
 /// Copies a program to `/bin`, and the libraries that it needs to where it looks for them.
 fn add(root: &Path, program: &str) {
-    let found = std::env::split_paths(&std::env::var_os("PATH").unwrap())
-        .map(|folder| folder.join(program))
-        .find(|path| path.is_file());
-    let source =
-        found.unwrap_or_else(|| panic!("{program} is not on PATH (Debian: busybox-static, coreutils)"));
+    let source = program::find(program)
+        .unwrap_or_else(|| panic!("{program} is not on PATH (Debian: busybox-static, coreutils)"));
     fs::copy(&source, root.join("bin").join(program)).unwrap();
     for library in libraries(&source) {
         let place = root.join(library.strip_prefix("/").unwrap());

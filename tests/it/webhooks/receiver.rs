@@ -46,8 +46,6 @@ pub(crate) struct Got {
 struct Ledger {
     behaviour: Behaviour,
     got: Vec<Got>,
-    now: usize,
-    most: usize,
 }
 
 /// A running receiver; ends when the test is over.
@@ -64,20 +62,9 @@ fn lock(ledger: &Shared) -> MutexGuard<'_, Ledger> {
     ledger.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Counts a request as under way until it is answered or its sender is gone.
-struct UnderWay(Shared);
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        lock(&self.0).now -= 1;
-    }
-}
-
 async fn take(State(ledger): State<Shared>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
-    let (behaviour, _under_way) = {
+    let behaviour = {
         let mut open = lock(&ledger);
-        open.now += 1;
-        open.most = open.most.max(open.now);
         let signature = headers.get("x-consign-signature").map(|value| value.to_str().unwrap().to_owned());
         let taken = matches!(open.behaviour, Behaviour::Take);
         open.got.push(Got {
@@ -87,7 +74,7 @@ async fn take(State(ledger): State<Shared>, uri: Uri, headers: HeaderMap, body: 
             at: Instant::now(),
             taken,
         });
-        (open.behaviour.clone(), UnderWay(Arc::clone(&ledger)))
+        open.behaviour.clone()
     };
     match behaviour {
         Behaviour::Take => StatusCode::OK.into_response(),
@@ -100,7 +87,7 @@ async fn take(State(ledger): State<Shared>, uri: Uri, headers: HeaderMap, body: 
 
 impl Receiver {
     pub(crate) async fn start(behaviour: Behaviour) -> Self {
-        let ledger = Arc::new(Mutex::new(Ledger { behaviour, got: Vec::new(), now: 0, most: 0 }));
+        let ledger = Arc::new(Mutex::new(Ledger { behaviour, got: Vec::new() }));
         let router = Router::new().route("/{*path}", post(take)).with_state(Arc::clone(&ledger));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
@@ -130,11 +117,6 @@ impl Receiver {
     /// What it answered 200 to.
     pub(crate) fn taken(&self) -> Vec<Got> {
         self.got().into_iter().filter(|got| got.taken).collect()
-    }
-
-    /// The most requests that were under way at a time.
-    pub(crate) fn most_at_a_time(&self) -> usize {
-        lock(&self.ledger).most
     }
 
     /// Waits until so many came, and gives them all.
