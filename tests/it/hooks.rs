@@ -10,7 +10,7 @@ const BODY: &str = "{\"ref\": \"refs/heads/main\"}";
 /// A world whose agent looks by itself at its start alone, and has done so.
 async fn unasked(name: &str, ops: &str) -> (World, Agent) {
     let world = World::new(name).await;
-    let config = world.config_toml().replace("poll = \"500ms\"", &format!("poll = \"10m\"\n{ops}"));
+    let config = world.config_toml().replace("poll = \"1s\"", &format!("poll = \"10m\"\n{ops}"));
     world.bootstrap_with(&config);
     let text = action("early", "hello", "");
     world.ops.commit(

@@ -19,6 +19,7 @@ const LEVELS: &[(&str, &[&str])] = &[
             "fail_point",
             "hexadecimal",
             "ids",
+            "program",
             "redacted",
             "retry",
             "table",

@@ -30,7 +30,7 @@ impl Stage {
         }
         let config = world
             .config_toml()
-            .replace("poll = \"500ms\"", "poll = \"1m\"")
+            .replace("poll = \"1s\"", "poll = \"1m\"")
             .replace("push_interval = \"100ms\"\n", "")
             .replace("[nomad]\n", &format!("[nomad]\njobs = \"{}\"\n", jobs.display()))
             // Outside the store's folder, which some measurements remove.

@@ -232,7 +232,7 @@ async fn the_forges_own_webhook_of_a_merge_is_taken() {
     let secret = world.path("hook-secret");
     std::fs::write(&secret, "not guessable\n").unwrap();
     let seldom = format!("poll = \"10m\"\nhook_secret_file = \"{}\"", secret.display());
-    let config = config.replace("poll = \"500ms\"", &seldom);
+    let config = config.replace("poll = \"1s\"", &seldom);
     std::fs::write(world.path("consign.toml"), config).unwrap();
     gitea.commit("ann", "main", &[("actions/early.toml", &action("early", "hello", ""))]).await;
     let agent = world.agent().await;

@@ -287,7 +287,12 @@ async fn neither_a_crash_nor_an_outage_of_the_forge_comments_twice() {
     stage.gitea.label(second, "broken").await;
     stage.until_labels("broken", second, &["broken-failed", "look-done"]).await;
     assert!(stage.gitea.comments(second).await[1].contains("`broken` could not be started."));
-    assert_eq!(stage.fates("broken"), ["{\"issue\":2} \"failed\""]);
+    // The issue is told first.
+    wait_for("the event to be done with", LIMIT, async || match stage.fates("broken").as_slice() {
+        [fate] if fate == "{\"issue\":2} \"failed\"" => Ok(()),
+        fates => Err(format!("{fates:?}")),
+    })
+    .await;
     wait_for("the fired one to end", LIMIT, async || {
         let comments = stage.gitea.comments(first).await;
         if comments.len() == 2 { Ok(()) } else { Err(format!("{comments:?}")) }

@@ -4,6 +4,7 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
 };
 
 use consign::{
@@ -33,12 +34,14 @@ pub(crate) async fn mirror(remote: &str, folder: PathBuf) -> OpsRepo {
 pub(crate) struct Git {
     pub(crate) bare: PathBuf,
     clone: PathBuf,
+    /// What `main` was when its paths were asked for, and these.
+    known: Mutex<(String, Vec<String>)>,
 }
 
 impl Git {
     /// Makes `ops.git`, with one empty commit on `main`, and its clone in `folder`.
     pub(crate) fn new(folder: &Path) -> Self {
-        let git = Self { bare: folder.join("ops.git"), clone: folder.join("ops") };
+        let git = Self { bare: folder.join("ops.git"), clone: folder.join("ops"), known: Mutex::default() };
         for path in [&git.bare, &git.clone] {
             fs::create_dir_all(path).unwrap();
         }
@@ -53,7 +56,7 @@ impl Git {
     /// Another clone of the same repository, in `folder`.
     pub(crate) fn another(&self, folder: &Path) -> Self {
         fs::create_dir(folder).unwrap();
-        let git = Self { bare: self.bare.clone(), clone: folder.to_path_buf() };
+        let git = Self { bare: self.bare.clone(), clone: folder.to_path_buf(), known: Mutex::default() };
         git.clone(&["init", "--quiet", "--initial-branch=main", "."]);
         git.clone(&["remote", "add", "origin", git.bare.to_str().unwrap()]);
         git
@@ -110,9 +113,15 @@ impl Git {
         self.bare(&["update-ref", "refs/heads/main", revision]);
     }
 
-    /// The paths on `main`.
+    /// The paths on `main`. Git is asked only where the branch has moved since: tests that wait look often.
     pub(crate) fn paths(&self) -> Vec<String> {
-        self.bare(&["ls-tree", "-r", "--name-only", "main"]).lines().map(str::to_owned).collect()
+        let tip = fs::read_to_string(self.bare.join("refs/heads/main")).unwrap_or_default();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if tip.is_empty() || known.0 != tip {
+            let listed = self.bare(&["ls-tree", "-r", "--name-only", "main"]);
+            *known = (tip, listed.lines().map(str::to_owned).collect());
+        }
+        known.1.clone()
     }
 
     /// A file on `main`.

@@ -7,6 +7,11 @@ use std::time::{Duration, Instant};
 pub(crate) const LIMIT: Duration = Duration::from_mins(3);
 /// How long is waited between two looks where nothing else is said.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How many times as long as a look takes is waited until the next one: tests that wait leave the machine to what they
+/// wait for.
+const REST: u32 = 3;
+/// The most that is waited for that reason.
+const LONGEST_REST: Duration = Duration::from_secs(2);
 
 /// Looks until `check` gives its value; fails the test after `limit` with what the last look said instead.
 #[track_caller]
@@ -15,13 +20,23 @@ pub(crate) fn wait_for<T>(
     limit: Duration,
     check: impl AsyncFnMut() -> Result<T, String>,
 ) -> impl Future<Output = T> {
-    look_every(PAUSE, what, limit, check)
+    look(|took| PAUSE.max((took * REST).min(LONGEST_REST)), what, limit, check)
 }
 
-/// The same with another pause between two looks.
+/// The same with this pause between two looks, however long they take.
 #[track_caller]
 pub(crate) fn look_every<T>(
     pause: Duration,
+    what: &str,
+    limit: Duration,
+    check: impl AsyncFnMut() -> Result<T, String>,
+) -> impl Future<Output = T> {
+    look(move |_took| pause, what, limit, check)
+}
+
+#[track_caller]
+fn look<T>(
+    pause_after: impl Fn(Duration) -> Duration,
     what: &str,
     limit: Duration,
     mut check: impl AsyncFnMut() -> Result<T, String>,
@@ -30,12 +45,13 @@ pub(crate) fn look_every<T>(
     async move {
         let begun = Instant::now();
         loop {
+            let looked = Instant::now();
             match check().await {
                 Ok(value) => return value,
                 Err(status) if begun.elapsed() > limit => {
                     panic!("{caller}: waited {} s for {what}; last seen: {status}", limit.as_secs())
                 }
-                Err(_) => tokio::time::sleep(pause).await,
+                Err(_) => tokio::time::sleep(pause_after(looked.elapsed())).await,
             }
         }
     }

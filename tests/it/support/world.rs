@@ -86,7 +86,7 @@ impl World {
             r#"[ops]
 repo = {ops}
 branch = "main"
-poll = "500ms"
+poll = "1s"
 
 [nomad]
 addr = "{nomad}"
@@ -148,8 +148,9 @@ push_interval = "100ms"
 
     /// The last lines that the agent logged, for messages.
     pub(crate) fn end_of_log(&self) -> String {
-        let log = fs::read_to_string(self.path("consign.log")).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().rev().take(12).collect();
+        let log = fs::read(self.path("consign.log")).unwrap_or_default();
+        let end = String::from_utf8_lossy(&log[log.len().saturating_sub(4096)..]);
+        let lines: Vec<&str> = end.lines().rev().take(12).collect();
         format!("the agent logged, the last first: {lines:#?}")
     }
 
