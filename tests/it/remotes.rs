@@ -1,6 +1,6 @@
 //! Ops repos that are reached over the network.
 
-use crate::support::{GitHttp, LIMIT, World, program, wait_for};
+use crate::support::{GitHttp, LIMIT, World, wait_for, write_program};
 
 const HELLO: (&str, Option<&str>) = ("formulas/hello.sh", Some("echo hello\n"));
 
@@ -51,7 +51,7 @@ async fn a_repo_over_ssh_is_read_and_answered() {
         "#!/bin/sh\necho \"$@\" >>{}\nfor command; do :; done\nexec sh -c \"$command\"\n",
         calls.display()
     );
-    program(&ssh, &script);
+    write_program(&ssh, &script);
     bootstrap(&world, &format!("ssh://git@ops.example{}", world.ops.bare.display()));
     world.ops.commit("a formula", &[HELLO]);
     let agent = world.launch_agent_with(&[], &[("GIT_SSH_COMMAND", ssh.to_str().unwrap())]);

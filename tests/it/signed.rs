@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use serde_json::Value;
 
-use crate::support::{Agent, LIMIT, World, action, ends, program, wait_for};
+use crate::support::{Agent, LIMIT, World, action, ends, wait_for, write_program};
 
 /// A world whose work needs signatures, the keys, and a token to look with.
 struct Signed {
@@ -100,7 +100,7 @@ fn openpgp_key(world: &World) -> Vec<u8> {
     fs::create_dir(&home).unwrap();
     fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).unwrap();
     let gpg = world.path("gpg");
-    program(&gpg, &format!("#!/bin/sh\nexec gpg --homedir '{}' \"$@\"\n", home.display()));
+    write_program(&gpg, &format!("#!/bin/sh\nexec gpg --homedir '{}' \"$@\"\n", home.display()));
     let run = |arguments: &[&str]| {
         let output = Command::new(&gpg).args(["--batch", "--quiet"]).args(arguments).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

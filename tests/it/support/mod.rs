@@ -35,7 +35,7 @@ pub(crate) use oracles::{Accepted, Ends};
 #[cfg(feature = "fail-points")]
 pub(crate) use oracles::{Breach, untold};
 pub(crate) use own::OwnServers;
-pub(crate) use program::program;
+pub(crate) use program::write_program;
 pub(crate) use proxy::{Fault, Proxy};
 pub(crate) use random::Random;
 #[cfg(feature = "fail-points")]
