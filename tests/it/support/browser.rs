@@ -4,6 +4,7 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
     os::unix::process::CommandExt as _,
+    path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -19,6 +20,9 @@ use super::{LIMIT, wait_for};
 /// The key that `WebDriver` has an element's id under.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
+/// How often the driver is started until it has a port.
+const STARTS: u32 = 5;
+
 /// A browser with cookies and settings of its own; it ends with the value.
 #[derive(Debug)]
 pub(crate) struct Browser {
@@ -33,21 +37,9 @@ impl Browser {
     /// Starts one. `chromium` and `chromedriver` have to be on the `PATH`: `scripts/test` installs them on Debian.
     pub(crate) async fn start() -> Self {
         let profile = tempfile::Builder::new().prefix("consign-browser-").tempdir().unwrap();
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .env("TMPDIR", profile.path())
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("chromedriver starts: `scripts/test` installs it on Debian");
-        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let started = lines.find_map(|line| {
-            let (_, port) = line.split_once("started successfully on port ")?;
-            port.trim_end_matches('.').parse().ok()
-        });
-        let port = started.expect("chromedriver says its port");
+        // It takes a port that is free with IPv6, and ends where another program has the same one with IPv4.
+        let (driver, port) =
+            (0..STARTS).find_map(|_| start_driver(profile.path())).expect("chromedriver has a port");
         let folder = format!("--user-data-dir={}", profile.path().display());
         // Chromium's own sandbox does not start for root; what it shows here is the agent's page alone.
         let arguments =
@@ -207,6 +199,28 @@ fn id(element: &Value) -> &str {
 /// What the mouse does, as `WebDriver` takes it.
 fn mouse(actions: &[Value]) -> Value {
     json!({ "actions": [{ "type": "pointer", "id": "mouse", "actions": actions }] })
+}
+
+/// Starts the driver, and gives the port that it says; none where it ends without.
+fn start_driver(folder: &Path) -> Option<(Child, u16)> {
+    let mut driver = Command::new("chromedriver")
+        .arg("--port=0")
+        .env("TMPDIR", folder)
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("chromedriver starts: `scripts/test` installs it on Debian");
+    let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let port = lines.find_map(|line| {
+        let (_, port) = line.split_once("started successfully on port ")?;
+        port.trim_end_matches('.').parse().ok()
+    });
+    if port.is_none() {
+        driver.wait().unwrap();
+    }
+    Some((driver, port?))
 }
 
 impl Drop for Browser {
