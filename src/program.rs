@@ -3,17 +3,20 @@
 use std::{
     env,
     os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
 };
 
-/// Where `name` is on this process's `PATH`: the first file of that name that somebody may execute.
+/// Where `name` is on this process's `PATH`: the first file of that name that somebody may execute, as a path that holds
+/// in every working directory.
 ///
 /// A command whose environment is cleared starts faster by a path than by a name: the standard library looks up the name
 /// only after a fork, which copies the tables of this process's whole memory, and starts a path without one.
 #[must_use]
 pub fn find(name: &str) -> Option<PathBuf> {
     let folders = env::var_os("PATH")?;
-    env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| is_executable(path))
+    env::split_paths(&folders)
+        .filter_map(|folder| path::absolute(folder.join(name)).ok())
+        .find(|path| is_executable(path))
 }
 
 fn is_executable(path: &Path) -> bool {

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::wrapper_tests::{Ending, Task, shells};
+use super::wrapper_tests::{Ending, Task, shells, write_program};
 use crate::{
     dispatch::request::{Request, Run, parse_consign_meta, tests::run},
     formula::{self, Formula},
@@ -71,7 +71,7 @@ impl Training {
         let task = Task::new("kind steps\ntimeout 60\n", &String::from_utf8(request.payload).unwrap());
         fs::create_dir(task.path("bin")).unwrap();
         let applet = if awk == "busybox" { " awk" } else { "" };
-        task.program("bin/awk", &format!("#!/bin/sh\nexec {awk}{applet} \"$@\"\n"));
+        write_program(&task.path("bin/awk"), &format!("#!/bin/sh\nexec {awk}{applet} \"$@\"\n"));
         Self { task, env }
     }
 

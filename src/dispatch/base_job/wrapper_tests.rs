@@ -9,11 +9,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(super) use self::written::write_program;
 use super::WRAPPER_TEXT;
 use crate::{
     dispatch::report::{self, Ended, Report},
     program,
 };
+
+#[path = "../../../tests/it/support/program.rs"]
+mod written;
 
 pub(super) fn shells() -> Vec<Vec<&'static str>> {
     [vec!["sh"], vec!["dash"], vec!["bash", "--posix"], vec!["busybox", "sh"]]
@@ -41,18 +45,8 @@ impl Task {
         fs::create_dir_all(task.path("local/consign")).unwrap();
         fs::write(task.path("local/consign/plan"), plan).unwrap();
         fs::write(task.path("local/consign/wrapper"), WRAPPER_TEXT).unwrap();
-        task.program("local/formula", payload);
+        write_program(&task.path("local/formula"), payload);
         task
-    }
-
-    /// Writes a program. Another process writes it: the kernel runs no file that is open for writing (ETXTBSY), and a child
-    /// that another test starts has for a moment every file that is open here.
-    pub(super) fn program(&self, below: &str, text: &str) {
-        let written = self.path("program");
-        fs::write(&written, text).unwrap();
-        let installed =
-            Command::new("install").args(["-m", "755"]).args([&written, &self.path(below)]).status();
-        assert!(installed.unwrap().success(), "{below}");
     }
 
     pub(super) fn path(&self, below: &str) -> PathBuf {

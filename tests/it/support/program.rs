@@ -9,4 +9,5 @@ pub(crate) fn write_program(path: &Path, text: &str) {
     fs::write(&written, text).unwrap();
     let installed = Command::new("install").args(["-m", "755"]).args([&written, path]).status();
     assert!(installed.unwrap().success(), "{}", path.display());
+    fs::remove_file(written).unwrap();
 }
